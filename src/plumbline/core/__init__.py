@@ -1,0 +1,1 @@
+"""Cards, claims, findings, records, errors: what every method is made of. Knows no method by name."""
