@@ -130,11 +130,13 @@ class Kind:
     Calling a kind makes the decorator of a method: ``@probe(paper=..., says=..., differs=..., needs=..., gives=...)``.
     ``needs`` names the tables or resources a probe reads; ``gives`` the names of the numbers it can report.
     ``order`` is the place in which kinds act when composed: weights, activations, attention, caches, logits, loops.
+    ``cost`` says in plain words what using one takes; the catalogue's search reads it.
     """
 
     name: str
     call: str
     order: int
+    cost: str
 
     @property
     def checks(self) -> str:
@@ -166,13 +168,32 @@ class Kind:
         return declare
 
 
-weight_rule = Kind("weight_rule", "(base [S], tuned: list of [S], *, stats=None, hyper) -> [S]", 0)
-edit = Kind("edit", "factory(*, hyper) -> (x [B,T,D]) -> [B,T,D]", 1)
-logit_rule = Kind("logit_rule", "factory(model..., *, hyper) -> (tokens [B,T], logits [B,V]) -> [B,V]", 4)
-sampler = Kind("sampler", "(model, input_ids, *, logits_processor, stopping_criteria, generation_config) -> ids", 5)
-objective = Kind("objective", "(x: Scored, x_ref: Scored, ..., *, hyper) -> [B] or [B,T]", 6)
-probe = Kind("probe", "(comparison or LM, ..., *, hyper) -> Finding", 7)
-function = Kind("function", "(arrays with the shapes of its docstring, *, hyper) -> as its docstring says", 8)
+weight_rule = Kind(
+    "weight_rule", "(base [S], tuned: list of [S], *, stats=None, hyper) -> [S]", 0, "without training, on weight files"
+)
+edit = Kind("edit", "factory(*, hyper) -> (x [B,T,D]) -> [B,T,D]", 1, "without training, at inference")
+logit_rule = Kind(
+    "logit_rule",
+    "factory(model..., *, hyper) -> (tokens [B,T], logits [B,V]) -> [B,V]",
+    4,
+    "without training, at decoding time",
+)
+sampler = Kind(
+    "sampler",
+    "(model, input_ids, *, logits_processor, stopping_criteria, generation_config) -> ids",
+    5,
+    "without training, at decoding time",
+)
+objective = Kind(
+    "objective", "(x: Scored, x_ref: Scored, ..., *, hyper) -> [B] or [B,T]", 6, "needs training, a fine-tuning loss"
+)
+probe = Kind("probe", "(comparison or LM, ..., *, hyper) -> Finding", 7, "a measurement, without training")
+function = Kind(
+    "function",
+    "(arrays with the shapes of its docstring, *, hyper) -> as its docstring says",
+    8,
+    "a plain function of arrays",
+)
 KINDS = {kind.name: kind for kind in (weight_rule, edit, logit_rule, sampler, objective, probe, function)}
 
 

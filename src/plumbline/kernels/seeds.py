@@ -73,7 +73,7 @@ def forked(seed: int, *keys: str | int, devices: Sequence[torch.device | str | i
     kind = accelerators[0].type if accelerators else "cuda"
     with torch.random.fork_rng(devices=accelerators, device_type=kind):
         # torch.manual_seed would also reseed accelerators that the fork did not save.
-        torch.random.default_generator.manual_seed(value)
+        torch.default_generator.manual_seed(value)
         for device in accelerators:
             stream = torch.Generator(device=device)
             stream.manual_seed(value)

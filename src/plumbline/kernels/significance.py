@@ -15,10 +15,8 @@ from plumbline.kernels.seeds import rng
 Floats = NDArray[np.float64]
 
 
-class Test(NamedTuple):
+class Significance(NamedTuple):
     """A statistic, its two-sided p-value and the name of the test."""
-
-    __test__ = False  # not a pytest class
 
     statistic: float
     p: float
@@ -52,7 +50,7 @@ def wilson(k: Any, n: Any, level: float = 0.95) -> tuple[Any, Any]:
     if np.any(k_ < 0) or np.any(k_ > n_):
         raise refuse("wilson", "k", "between 0 and n", f"k={k}, n={n}", "pass successes and trials in that order")
     z2 = z_value(level) ** 2
-    safe = np.maximum(n_, 1e-300)
+    safe = np.where(n_ > 0, n_, 1.0)
     p = k_ / safe
     centre = (p + z2 / (2 * safe)) / (1 + z2 / safe)
     half = np.sqrt(z2) * np.sqrt(p * (1 - p) / safe + z2 / (4 * safe**2)) / (1 + z2 / safe)
@@ -61,7 +59,7 @@ def wilson(k: Any, n: Any, level: float = 0.95) -> tuple[Any, Any]:
     return (float(low), float(high)) if low.ndim == 0 else (low, high)
 
 
-def mcnemar(b: int, c: int) -> Test:
+def mcnemar(b: int, c: int) -> Significance:
     r"""McNemar's test of a paired 2x2 table (McNemar, 1947).
 
     .. math:: \chi^2 = (b - c)^2 / (b + c)
@@ -78,11 +76,11 @@ def mcnemar(b: int, c: int) -> Test:
     chi2 = (b - c) ** 2 / n if n else 0.0
     if n < 25:
         p = 1.0 if n == 0 else min(1.0, 2 * float(special.bdtr(min(b, c), n, 0.5)))
-        return Test(chi2, p, "exact McNemar")
-    return Test(chi2, float(special.chdtrc(1, chi2)), "McNemar")
+        return Significance(chi2, p, "exact McNemar")
+    return Significance(chi2, float(special.chdtrc(1, chi2)), "McNemar")
 
 
-def two_proportion_z(k_a: float, n_a: float, k_b: float, n_b: float) -> Test:
+def two_proportion_z(k_a: float, n_a: float, k_b: float, n_b: float) -> Significance:
     r"""Two-proportion z test with pooled p, for independent (unpaired) samples.
 
     .. math:: z = (p_b - p_a) / \sqrt{p(1-p)(1/n_a + 1/n_b)},\quad p = (k_a + k_b)/(n_a + n_b)
@@ -92,7 +90,7 @@ def two_proportion_z(k_a: float, n_a: float, k_b: float, n_b: float) -> Test:
     pooled = (k_a + k_b) / (n_a + n_b)
     se = np.sqrt(pooled * (1 - pooled) * (1 / n_a + 1 / n_b))
     z = 0.0 if se == 0 else float((k_b / n_b - k_a / n_a) / se)
-    return Test(z, float(2 * special.ndtr(-abs(z))), "two-proportion z")
+    return Significance(z, float(2 * special.ndtr(-abs(z))), "two-proportion z")
 
 
 def _p_values(where: str, p: ArrayLike) -> Floats:
@@ -127,7 +125,7 @@ def kendall_tau_b(x: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None) 
 
     ``weights`` are whole multiplicities (a bootstrap's). None when either side is constant.
     """
-    from scipy.stats import kendalltau
+    from scipy.stats import kendalltau  # slow to import
 
     x_, y_ = np.asarray(x), np.asarray(y)
     if weights is not None:
@@ -140,7 +138,7 @@ def kendall_tau_b(x: ArrayLike, y: ArrayLike, weights: ArrayLike | None = None) 
 
 
 def _mean_difference(a: Floats, b: Floats) -> Floats:
-    return b.mean(-1) - a.mean(-1)
+    return np.asarray(b.mean(-1) - a.mean(-1))
 
 
 def permutation_test(
@@ -150,7 +148,7 @@ def permutation_test(
     statistic: Callable[[Floats, Floats], Floats] = _mean_difference,
     resamples: int = 9999,
     seed: int = 0,
-) -> Test:
+) -> Significance:
     r"""Two-sample permutation test: are ``a`` [n] and ``b`` [m] exchangeable?
 
     .. math:: p = (1 + \#\{|t^*_r| \ge |t|\}) / (1 + R)
@@ -173,12 +171,12 @@ def permutation_test(
         rows = np.tile(pool, (min(block, resamples - start), 1))
         stream.permuted(rows, axis=1, out=rows)
         beyond += int((np.abs(statistic(rows[:, : len(a_)], rows[:, len(a_) :])) >= threshold).sum())
-    return Test(observed, (1 + beyond) / (1 + resamples), "permutation")
+    return Significance(observed, (1 + beyond) / (1 + resamples), "permutation")
 
 
 def sign_flip_test(
     differences: ArrayLike, clusters: ArrayLike | None = None, *, resamples: int = 9999, seed: int = 0
-) -> Test:
+) -> Significance:
     r"""Paired permutation test: the signs of the differences [n] are flipped, one flip per cluster.
 
     .. math:: t = \tfrac1n \sum_g s_g \sum_{i \in g} d_i,\quad s_g \in \{-1, 1\}
@@ -192,14 +190,15 @@ def sign_flip_test(
         sums = d
     else:
         index = np.unique(np.asarray(clusters), return_inverse=True)[1]
-        sums = np.bincount(index, weights=d)
+        sums = np.bincount(index, weights=d).astype(np.float64)
     g, observed = len(sums), float(d.sum() / len(d))
+    signs: NDArray[Any]
     threshold = abs(sums.sum()) * (1 - 1e-12)
     if g < 31 and 2**g <= resamples:
         signs = 1 - 2.0 * ((np.arange(2**g)[:, None] >> np.arange(g)) & 1)
-        return Test(observed, float((np.abs(signs @ sums) >= threshold).mean()), "exact sign flip")
+        return Significance(observed, float((np.abs(signs @ sums) >= threshold).mean()), "exact sign flip")
     stream, beyond, block = rng(seed, "sign_flip_test"), 0, max(1, 2**22 // g)
     for start in range(0, resamples, block):
         signs = 1 - 2.0 * stream.integers(0, 2, size=(min(block, resamples - start), g))
         beyond += int((np.abs(signs @ sums) >= threshold).sum())
-    return Test(observed, (1 + beyond) / (1 + resamples), "sign flip")
+    return Significance(observed, (1 + beyond) / (1 + resamples), "sign flip")

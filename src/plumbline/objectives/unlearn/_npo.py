@@ -38,7 +38,9 @@ def npo(forget: Scored, forget_ref: Scored, *, beta: Positive = 0.1) -> Tensor:
 
 
 @claim(
-    npo, "Gradient ascent's forget loss keeps growing linearly in the step count; NPO's slows to a crawl.", cost="cpu:2s"
+    npo,
+    "Gradient ascent's forget loss keeps growing linearly in the step count; NPO's slows to a crawl.",
+    cost="cpu:2s",
 )
 def divergence_is_slower() -> Evidence:
     rise = {

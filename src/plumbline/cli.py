@@ -1,0 +1,266 @@
+"""The command line: one verb per job. Nothing heavy is imported until a verb needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from plumbline.core.errors import PlumblineError, refuse
+
+app = typer.Typer(
+    name="plumbline",
+    help="Measure the gap between how a language model was trained and how it is used, and close it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Room = Annotated[str | None, typer.Option(help="Only this room or family, such as measure/shift.")]
+
+
+def _print(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _rows(title: str, columns: dict[str, list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+@app.command("list")
+def list_(room: Room = None, json_: Json = False) -> None:
+    """List the methods: name, room, kind and what each says in one sentence."""
+    from plumbline.core.discover import catalogue
+
+    cards = catalogue(room)
+    if json_:
+        return _print([card.to_json() for card in cards])
+    _rows(
+        f"{len(cards)} methods",
+        {
+            "name": [c.name for c in cards],
+            "room": [c.room for c in cards],
+            "kind": [c.kind.name for c in cards],
+            "says": [c.says for c in cards],
+        },
+    )
+
+
+@app.command()
+def show(name: str, json_: Json = False) -> None:
+    """Show one method: paper, departures, parameters with bounds, documentation and claims."""
+    from plumbline.core.discover import get
+
+    card = get(name)
+    if json_:
+        return _print(card.to_json() | {"doc": card.doc, "call": card.kind.call, "module": card.module})
+    paper = card.paper
+    cited = f"{paper.authors} ({paper.year}), {paper.title}" if paper else "no paper; see the departures"
+    lines = [f"{card.name}  ({card.kind.name} in {card.room})", card.says, "", f"paper: {cited}"]
+    lines += [f"       https://arxiv.org/abs/{paper.arxiv}"] if paper and paper.arxiv else []
+    lines += [f"differs: {line}" for line in card.differs]
+    lines += [f"needs: {', '.join(card.needs)}"] if card.needs else []
+    lines += [f"gives: {', '.join((card.name, *card.gives))}"] if card.kind.name == "probe" else []
+    lines += ["", f"call: {card.name}({', '.join(card.roles)}, *, ...)  as {card.kind.call}"]
+    lines += [f"  {p.name}: {p.describe()}, default {p.default!r}" for p in card.params.values()]
+    lines += ["", card.doc, ""]
+    lines += [f"claim {c.name} ({c.cost}): {c.sentence}" for c in card.claims]
+    typer.echo("\n".join(lines))
+
+
+@app.command()
+def claim(
+    name: Annotated[str | None, typer.Argument(help="A method; or use --room or --all.")] = None,
+    room: Room = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every claim in the library.")] = False,
+    max_cost: Annotated[str, typer.Option(help="Leave out claims that cost more, such as 60s or 10m.")] = "60s",
+    json_: Json = False,
+) -> None:
+    """Run the checks of the papers' claims; exit 1 when one does not hold or its control does not fail."""
+    from plumbline.checks.claims import run, seconds
+    from plumbline.core.discover import catalogue, get
+
+    if (name is not None) + (room is not None) + all_ != 1:
+        raise refuse("claim", "arguments", "one of NAME, --room or --all", "none or several", "plumbline claim npo")
+    cards = [get(name)] if name else catalogue(room)
+    results = run(cards, max_seconds=seconds(max_cost), tell=None if json_ else typer.echo)
+    if json_:
+        _print(results)
+    if not all(r["holds"] and r["control"] for r in results if "skipped" not in r):
+        raise typer.Exit(1)
+
+
+@app.command()
+def cite(names: Annotated[list[str], typer.Argument(help="Methods that were used.")]) -> None:
+    """Print BibTeX for the papers behind the named methods."""
+    from plumbline.core.discover import get
+
+    entries = {card.paper.bibtex(): None for card in map(get, names) if card.paper}
+    typer.echo("\n\n".join(entries) or "% standard measures, no paper")
+
+
+@app.command()
+def find(
+    words: Annotated[
+        list[str], typer.Argument(help='The need in plain words: "reduce hallucination without training".')
+    ],
+    limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
+    json_: Json = False,
+) -> None:
+    """Rank the catalogue for a need said in plain words."""
+    from plumbline.search import rank
+
+    found = rank(" ".join(words))[:limit]
+    if json_:
+        return _print([{"score": round(score, 4)} | card.to_json() for score, card in found])
+    if not found:
+        return typer.echo("nothing in the catalogue matches; try other words, or plumbline list")
+    _rows(
+        "",
+        {
+            "name": [c.name for _, c in found],
+            "room": [c.room for _, c in found],
+            "costs": [c.kind.cost for _, c in found],
+            "says": [c.says for _, c in found],
+        },
+    )
+
+
+File = Annotated[Path | None, typer.Option(help="JSONL.")]
+
+
+@app.command()
+def diff(
+    base: Annotated[str, typer.Argument(help="The reference: zoo:NAME, a folder, a hub id or an adapter folder.")],
+    tuned: Annotated[str, typer.Argument(help="The model to compare with it.")],
+    prompts: Annotated[Path | None, typer.Option(help="JSONL: prompt or messages; optional completion, answer, choices, tags, id.")] = None,
+    qa: Annotated[Path | None, typer.Option(help="JSONL of questions with answer, and choices if any.")] = None,
+    text: Annotated[Path | None, typer.Option(help="JSONL of documents (text) that both models read.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The report for people.")] = Path("report.html"),
+    json_: Annotated[Path | None, typer.Option("--json", help="The findings for machines.")] = None,
+    records: Annotated[Path | None, typer.Option(help="Run folder for the Parquet records; default: beside the report.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate per prompt.")] = 128,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Padded tokens per batch; halved by itself when memory runs out.")] = 8192,
+    samples: Annotated[int, typer.Option(min=0, help="Temperature-1 samples per prompt, for the branching factor.")] = 8,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first items.")] = None,
+    template: Annotated[str | None, typer.Option(help="Whose chat template renders the prompts: tuned, base or plain.")] = None,
+    probes: Annotated[str, typer.Option(help="all, or names joined by commas.")] = "all",
+    device: Annotated[str | None, typer.Option(help="cuda, cuda:1, mps, cpu; chosen when left out.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16; chosen when left out.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    resume: Annotated[bool, typer.Option(help="Go on with a run that was stopped.")] = False,
+    fail_on: Annotated[list[str] | None, typer.Option(help='Exit 3 when true: "negative_flips > 0.02". May be repeated.')] = None,
+    ray: Annotated[str | None, typer.Option(help="local, or a cluster's address: spread the batches over its machines.")] = None,
+    allow_pickle: Annotated[bool, typer.Option(help="Load pickled weights. They can run code.")] = False,
+    trust_remote_code: Annotated[bool, typer.Option(help="Run the model's own Python code.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")] = False,
+) -> None:  # fmt: skip
+    """Compare two checkpoints: one report of what changed, where, and how sure that is."""
+    _quiet_libraries()
+    from plumbline.diff.comparison import _cards, compare
+    from plumbline.diff.gate import parse
+    from plumbline.diff.prepare import Settings
+
+    names = None if probes == "all" else [p.strip() for p in probes.split(",") if p.strip()]
+    conditions = parse(fail_on or [], _cards(names))
+    settings = Settings(max_new_tokens, batch_tokens, samples, seed=seed, template=template, limit=limit)
+    _writable(output, json_)
+    comparison = compare(
+        base, tuned, prompts=prompts, qa=qa, text=text, records=records or output.with_suffix(".run"),
+        settings=settings, probes=names, resume=resume, device=device, dtype=dtype, allow_pickle=allow_pickle,
+        trust_remote_code=trust_remote_code, ray=ray, progress=not quiet, command=_command(),
+    )  # fmt: skip
+    comparison.report(output)
+    if json_ is not None:
+        comparison.json(json_)
+    if not quiet:
+        _summary(comparison, output)
+    found = comparison.flat()
+    reasons = [reason for condition in conditions if (reason := condition.fails(found))]
+    for reason in reasons:
+        typer.echo(f"failed on {reason}", err=True)
+    if reasons:
+        raise typer.Exit(3)
+
+
+def _writable(*files: Path | None) -> None:
+    """Refuse before hours of work what could not be written after them."""
+    for file in files:
+        if file is not None and (file.is_dir() or not os.access(file.resolve().parent, os.W_OK)):
+            raise refuse("diff", "output", "a file in a folder that can be written", str(file), "name another file")
+
+
+def _command() -> str:
+    import shlex
+
+    return shlex.join(["plumbline", *sys.argv[1:]])
+
+
+def _quiet_libraries() -> None:
+    """Progress bars and advice of the libraries below would mix with ours."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _summary(comparison: Any, output: Path) -> None:
+    for finding in comparison.findings:
+        typer.echo(f"  {finding.sentence}")
+    for skipped in comparison.meta["skipped"]:
+        typer.echo(f"  (skipped {skipped['name']}: {skipped['reason']})")
+    for warning in comparison.meta["warnings"]:
+        typer.echo(f"  warning: {warning}")
+    typer.echo(f"report: {output}   records: {comparison.folder}")
+
+
+def main() -> None:
+    """Entry point: a user's error is one line and exit code 2, never a traceback."""
+    try:
+        code = app(standalone_mode=False)
+    except PlumblineError as error:
+        typer.echo(f"plumbline: {error}", err=True)
+        code = 2
+    except KeyboardInterrupt:
+        typer.echo("plumbline: stopped; the same command with --resume goes on", err=True)
+        code = 130
+    except Exception as error:
+        code = _unexpected(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unexpected(error: Exception) -> int:
+    import click
+
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if os.environ.get("PLUMBLINE_TRACEBACK"):
+        raise error
+    text = " ".join(str(error).split())
+    typer.echo(
+        f"plumbline: unexpected {type(error).__name__}: {text[:300]}; PLUMBLINE_TRACEBACK=1 shows where, please report it",
+        err=True,
+    )
+    return 1
+
+
+if __name__ == "__main__":
+    main()
