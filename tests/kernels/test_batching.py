@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import weakref
 
 import pytest
@@ -30,7 +31,7 @@ def test_every_item_once_and_within_the_budget(lengths: list[int], budget: int, 
         assert len(b) == 1 or len(b) * max(lengths[i] for i in b) <= budget
         assert max_rows is None or len(b) <= max_rows
     # sorted: no batch could have taken the first item of the next
-    for one, following in zip(batches, batches[1:], strict=False):
+    for one, following in itertools.pairwise(batches):
         more = len(one) + 1
         assert more * max(1, lengths[one[0]]) > budget or (max_rows is not None and more > max_rows)
         assert lengths[one[-1]] >= lengths[following[0]]

@@ -135,7 +135,9 @@ def test_is_exact_as_a_peer_inside_generate(tiny_model: PreTrainedModel, how: di
 
     ids, mask = padded([tokens(generator(2), n) for n in (11, 5)])
     with torch.random.fork_rng():
-        tiny_model.generate(ids, attention_mask=mask, max_new_tokens=10, logits_processor=LogitsProcessorList([rule]), **how)
+        tiny_model.generate(
+            ids, attention_mask=mask, max_new_tokens=10, logits_processor=LogitsProcessorList([rule]), **how
+        )
     assert worst[0] < 1e-4 and len(lengths) > 2
     rows = 2 * how.get("num_beams", 1)
     assert lm.rebuilds == 0 and lm.tokens_fed == rows * lengths[-1]  # beams that change places feed nothing twice

@@ -32,9 +32,7 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def build(
-    name: str, dtype: torch.dtype = torch.float32, **more: object
-) -> torch.nn.Module:
+def build(name: str, dtype: torch.dtype = torch.float32, **more: object) -> torch.nn.Module:
     torch.manual_seed(0)
     config = AutoConfig.for_model(
         name,
@@ -134,17 +132,13 @@ def test_adapter_on_the_head_is_part_of_it() -> None:
     with torch.no_grad():
         head = head_of(model)
         hidden = hidden_states(model, ids, mask)
-        logits = model(
-            input_ids=ids, attention_mask=mask, position_ids=position_ids(mask)
-        ).logits
+        logits = model(input_ids=ids, attention_mask=mask, position_ids=position_ids(mask)).logits
         assert torch.allclose(head(hidden), logits, atol=1e-4)
         assert torch.allclose(hidden @ head.weight.T, logits, atol=1e-3)
         with model.disable_adapter():
             assert not torch.allclose(head(hidden), logits, atol=1e-2)
     head.weight.sum().backward()
-    assert (
-        sum(p.grad.abs().sum() for n, p in model.named_parameters() if "lora" in n) > 0
-    )
+    assert sum(p.grad.abs().sum() for n, p in model.named_parameters() if "lora" in n) > 0
 
 
 @torch.no_grad()
@@ -163,9 +157,7 @@ def test_unknown_form_is_answered_by_the_model_itself() -> None:
     head = head_of(model)
     assert not head.exact_form
     hidden = hidden_states(model, ids[:1], mask[:1])
-    assert torch.allclose(
-        head(hidden[0]), model(input_ids=ids[:1]).logits[0], atol=1e-4
-    )
+    assert torch.allclose(head(hidden[0]), model(input_ids=ids[:1]).logits[0], atol=1e-4)
     with pytest.raises(InputError, match="linear head"):
         head.weight
 

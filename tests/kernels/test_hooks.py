@@ -122,12 +122,11 @@ def test_attention_maps_are_the_models_own(tiny_model: PreTrainedModel) -> None:
     with torch.no_grad():
         with attention_maps(tiny_model, {site: lambda a: a.clone() for site in sites}) as maps:
             steered_out = tiny_model(IDS).logits
-        assert tiny_model.config._attn_implementation == before == "sdpa"
+        assert tiny_model.config._attn_implementation == before == "sdpa" and n_hooks(tiny_model) == 0
         assert torch.allclose(tiny_model(IDS).logits, steered_out, atol=1e-4)
         tiny_model.set_attn_implementation("eager")
         for site, want in zip(sites, tiny_model(IDS, output_attentions=True).attentions, strict=True):
             assert torch.equal(maps[site], want) and maps[site].shape == (2, 4, 12, 12)
-    assert n_hooks(tiny_model) == 0
 
 
 def test_attention_maps_put_the_implementation_back_after_an_error() -> None:

@@ -81,7 +81,6 @@ SMALL = dict(vocab_size=101, num_hidden_layers=2, hidden_size=32, num_attention_
 @pytest.mark.parametrize(
     ("make", "config"),
     [
-        (OPTForCausalLM, OPTConfig(**SMALL, ffn_dim=48, word_embed_proj_dim=32)),
         (PhiForCausalLM, PhiConfig(**SMALL, intermediate_size=48)),
         (GPTJForCausalLM, GPTJConfig(vocab_size=101, n_layer=2, n_embd=32, n_head=4, n_positions=64, rotary_dim=4)),
     ],
@@ -93,6 +92,16 @@ def test_sites_hold_on_further_families(make: type[PreTrainedModel], config: obj
         if parameter.dim() > 1:
             nn.init.normal_(parameter, std=0.2, generator=generator(1))
     check(model.eval())
+
+
+def test_a_part_that_is_no_module_is_refused() -> None:
+    with forked(0):
+        model = OPTForCausalLM(OPTConfig(**SMALL, ffn_dim=48, word_embed_proj_dim=32)).eval()
+    with capture(model, [residual(1), attention_out(0), head(1, 3)]) as x:
+        model(IDS)
+    assert [v.shape for v in x.values()].count((2, 9, 32)) == 2 and x[head(1, 3)].shape == (2, 9, 8)
+    with pytest.raises(InputError, match=r"mlp_out\(0\): .*module's path as a string"):
+        mlp_out(0).module(model)
 
 
 def test_blocks_that_add_inside_their_parts_still_have_sites() -> None:
@@ -117,7 +126,9 @@ def test_sites_hold_inside_peft_and_data_parallel_wrappers() -> None:
 
     inner = tiny("llama")
     block = inner.model.layers[1]
-    model = get_peft_model(inner, LoraConfig(r=2, target_modules=["o_proj", "down_proj"], init_lora_weights=False)).eval()
+    model = get_peft_model(
+        inner, LoraConfig(r=2, target_modules=["o_proj", "down_proj"], init_lora_weights=False)
+    ).eval()
     check(model)
     assert residual(1).module(nn.DataParallel(model)) is block
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import platform
 import shlex
@@ -27,7 +28,7 @@ from plumbline.diff.report import render
 from plumbline.diff.run import Run, Todo, local, over_ray, todo
 from plumbline.diff.score import check_outside, shared_ids
 from plumbline.diff.work import Worker
-from plumbline.kernels.files import write_text
+from plumbline.kernels.files import fingerprint, write_text
 from plumbline.models import LM, load_pair
 
 
@@ -171,20 +172,28 @@ def _gather(base: Any, tuned: Any, prompts: Any, qa: Any, text: Any) -> list[inp
     return inputs.builtin()
 
 
-def _kind(row: dict[str, Any]) -> str:
-    return "text" if "text" in row else "qa" if "answer" in row or "choices" in row else "prompt"
+def _kind(row: dict[str, Any]) -> inputs.Kind:
+    return "text" if "text" in row else "qa" if "answer" in row else "prompt"
 
 
 def _spec(base: LM, tuned: LM, prepared: Prepared, settings: Settings, same: bool) -> dict[str, Any]:
     """What decides the records; two runs with equal specs have equal records."""
     return {
-        "base": {"name": base.name, "fingerprint": base.fingerprint(), "dtype": str(base.dtype)},
-        "tuned": {"name": tuned.name, "fingerprint": tuned.fingerprint(), "dtype": str(tuned.dtype)},
+        "base": {"name": base.name, "fingerprint": _fingerprint(base), "dtype": str(base.dtype)},
+        "tuned": {"name": tuned.name, "fingerprint": _fingerprint(tuned), "dtype": str(tuned.dtype)},
         "inputs": prepared.digest(),
         "settings": vars(settings),
         "same_tokenizer": same,
         "versions": {name: version(name) for name in ("plumbline", "torch", "transformers", "pyarrow")},
     }
+
+
+def _fingerprint(lm: LM) -> str:
+    """Of the files where there are any, else of every tensor's shape and sum; names which of the two."""
+    if lm.folder is not None:
+        return "files " + fingerprint(f for f in lm.folder.iterdir() if f.suffix in (".safetensors", ".json", ".bin"))
+    told = [(n, tuple(t.shape), float(t.double().sum())) for n, t in lm.model.state_dict().items()]
+    return "tensors " + hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest()
 
 
 def _meta(spec: dict[str, Any], prepared: Prepared, command: str | None, started: float) -> dict[str, Any]:

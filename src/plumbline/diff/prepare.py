@@ -6,13 +6,13 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
 from plumbline.core.errors import refuse
-from plumbline.diff.inputs import Item, encode, render
+from plumbline.diff.inputs import Item, Rendered, encode, render, truncate_left
 from plumbline.kernels.batching import by_length
 from plumbline.models import LM
 
@@ -97,53 +97,44 @@ def prepare(items: Sequence[Item], base: LM, tuned: LM, settings: Settings, same
     Prompts longer than the context are cut from the left and counted; documents become windows of the context.
     """
     items = items[: settings.limit]
-    context = min(base.context, tuned.context)
+    context = min(base.context or 1 << 20, tuned.context or 1 << 20)
     room = max(1, context - settings.max_new_tokens)
-    voices = (
-        {"a": base, "b": base if same else tuned}
-        if settings.template == "base"
-        else {"a": tuned if same else base, "b": tuned}
-    )
+    voices = {"a": tuned if same else base, "b": tuned}
     source = {"base": base.tokenizer, "plain": None}.get(settings.template or "tuned", tuned.tokenizer)
     told: Counter[str] = Counter()
-    entries, rows, asked = [], [], 0
+    entries, rows = [], []
     for number, item in enumerate(items):
-        if item.kind == "text":
-            text, ids = (
-                item.text or "",
-                {a: encode(item.text or "", lm.tokenizer, special=True) for a, lm in voices.items()},
-            )
-            windows = _windows(ids, context, same)
-            told["documents were longer than the context and are read in windows of it"] += len(windows) > 1
-            entries += [Entry(number, w, text=True) for w in windows]
-            rows.append(_row(number, item, text, len(ids["b"]), False))
-            continue
-        text, warning = render(item, source, explicit=settings.template in ("tuned", "base"))
-        special = not (source is not None and item.messages is not None) and settings.template in (None, "plain")
-        ids = {a: encode(text, lm.tokenizer, special=special) for a, lm in voices.items()}
-        if warning:
-            told[warning] += 1
-        cut = max(map(len, ids.values())) > room
+        rendered = render(item, source, explicit=settings.template in ("tuned", "base"))
+        ids = {a: encode(rendered.text, lm.tokenizer, special=not rendered.templated) for a, lm in voices.items()}
+        if not all(ids.values()):
+            raise refuse(item.where, "the prompt", "at least one token long", repr(rendered.text), "remove this line")
+        cut = item.kind != "text" and max(map(len, ids.values())) > room
         told[f"prompts were longer than {room} tokens and lost their beginning"] += cut
-        ids = {a: found[-room:] for a, found in ids.items()}
-        entry = _entry(number, item, text, ids, voices, context)
-        if entry.stage == "respond":
-            asked += 1
-            entry = Entry(**{**vars(entry), "sampled": asked <= settings.sample_prompts and settings.samples > 0})
-        entries.append(entry)
-        rows.append(_row(number, item, text, len(ids["b"]), cut))
-    if any(not ids for e in entries for ids in e.ids.values()):
-        empty = next(e.item for e in entries if not all(e.ids.values()))
-        raise refuse("diff", f"item {items[empty].id}", "at least one token long", "an empty prompt", "remove it")
+        told[rendered.warning or ""] += rendered.warning is not None
+        rows.append(_row(number, item, rendered.text, len(ids["b"]), cut))
+        if item.kind == "text":
+            windows = _windows(ids, context, same)
+            told[f"texts were longer than the context of {context} tokens and are read in windows of it"] += (
+                len(windows) > 1
+            )
+            entries += [Entry(number, window, text=True) for window in windows]
+            continue
+        ids = {a: truncate_left(found, room, bos=voices[a].tokenizer.bos_token_id)[0] for a, found in ids.items()}
+        entries.append(_entry(number, item, rendered, ids, voices, context))
+    asked = [i for i, e in enumerate(entries) if e.stage == "respond"]
+    for i in asked[: settings.sample_prompts if settings.samples else 0]:
+        entries[i] = replace(entries[i], sampled=True)
     raw = sum(i.kind != "text" and i.messages is None for i in items)
-    if raw and settings.template is None and tuned.has_chat_template:
+    if settings.template is None and tuned.has_chat_template:
         told["prompts are raw strings, read as they are; --template tuned wraps them in the chat template"] = raw
     warnings = [f"{count} {what}" for what, count in told.items() if count]
     return Prepared(entries, pd.DataFrame(rows), warnings)
 
 
-def _entry(number: int, item: Item, text: str, ids: dict[str, list[int]], voices: dict[str, LM], context: int) -> Entry:
-    joint = "" if text[-1:].isspace() or item.messages else " "
+def _entry(
+    number: int, item: Item, rendered: Rendered, ids: dict[str, list[int]], voices: dict[str, LM], context: int
+) -> Entry:
+    joint = "" if rendered.text[-1:].isspace() or rendered.templated else " "
 
     def follow(words: str) -> dict[str, list[int]]:
         spaced = words if words[:1].isspace() else joint + words

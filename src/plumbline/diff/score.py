@@ -12,7 +12,7 @@ from torch import Tensor
 
 from plumbline.core.errors import refuse
 from plumbline.kernels import vocab
-from plumbline.kernels.batching import by_length, halving
+from plumbline.kernels.batching import by_length, halving, pad
 from plumbline.kernels.head import Head, head_of, hidden_states
 from plumbline.kernels.logps import label_logps
 from plumbline.models import LM
@@ -61,13 +61,10 @@ def batches(rows: Sequence[Sequence[int]], starts: Sequence[int], budget: int) -
 def pack(
     rows: Sequence[Sequence[int]], starts: Sequence[int], group: Sequence[int], device: Any
 ) -> tuple[Tensor, Tensor]:
-    """Ids [B,L] padded on the right by each row's last token, and which of the L-1 predictions are scored."""
-    longest = max(len(rows[i]) for i in group)
-    ids = torch.tensor([[*rows[i], *[rows[i][-1]] * (longest - len(rows[i]))] for i in group])
-    at = torch.arange(1, longest)
-    lengths = torch.tensor([[len(rows[i])] for i in group])
-    first = torch.tensor([[max(1, starts[i])] for i in group])
-    return ids.to(device), ((at >= first) & (at < lengths)).to(device)
+    """Ids [B,L] padded on the right, and which of the L-1 predictions are scored."""
+    ids, mask = pad([rows[i] for i in group], pad_id=rows[group[0]][-1], side="right", device=device)
+    first = torch.tensor([[max(1, starts[i])] for i in group], device=device)
+    return ids, mask[:, 1:] & (torch.arange(1, ids.shape[1], device=device) >= first)
 
 
 def _where(kept: Tensor, group: Sequence[int]) -> Columns:
@@ -99,7 +96,7 @@ def pair(a: Arm, b: Arm, rows: Sequence[Sequence[int]], starts: Sequence[int], b
         return {**_where(kept, group), "token_id": labels.cpu().numpy().astype(np.int32), **_stack(parts)}
 
     for group in batches(rows, starts, budget):
-        yield from halving(run, group)
+        yield from (columns for _, columns in halving(run, group))
 
 
 @torch.inference_mode()
@@ -139,7 +136,7 @@ def single(
         return {**_where(kept, group), **_stack(parts)}
 
     for group in batches(rows, starts, budget):
-        yield from halving(run, group)
+        yield from (columns for _, columns in halving(run, group))
 
 
 def by_row(found: Iterator[Columns], n: int, columns: Sequence[str]) -> list[dict[str, np.ndarray]]:

@@ -30,7 +30,6 @@ class Worker:
         self.lms = {"a": base, "b": tuned}
         self.settings = settings
         self.arms = {"a": Arm.of(base, limit), "b": Arm.of(tuned, limit)}
-        self.same = same
         self.spans = None if same else SpanScorer(self.arms["a"], self.arms["b"])
         found = [len(b or b"") for b in token_bytes(tuned.tokenizer)]
         self.token_length = np.asarray(found, np.int64)
@@ -46,18 +45,18 @@ class Worker:
         """Greedy answers of both models, the tuned one's scored by both; samples where the entry asks for them."""
         said = {arm: self.generate(arm, [e.ids[arm] for e in entries]) for arm in self.lms}
         outputs = [row for arm in said for row in self.outputs(arm, entries, said[arm])]
-        follow = [self.both(said["b"][i]) for i in range(len(entries))]
         return {
             "outputs": _outputs(outputs),
             "samples": self.samples([e for e in entries if e.sampled], key),
-            **self.compare(entries, follow, "response"),
+            **self.compare(entries, said["b"], "response"),
         }
 
     def read(self, entries: Sequence[Entry], key: int) -> dict[str, pa.Table | None]:
         """Documents, and completions that the user gave, scored by both."""
         texts = [e for e in entries if e.text]
         given = [e for e in entries if not e.text]
-        parts = [self.compare(texts, None, "text"), self.compare(given, [e.completion for e in given], "completion")]
+        follow = [(e.completion or {})["b"] for e in given]
+        parts = [self.compare(texts, [[]] * len(texts), "text"), self.compare(given, follow, "completion")]
         names = {name for part in parts for name in part}
         joined = {name: [p[name] for p in parts if p.get(name) is not None] for name in sorted(names)}
         return {name: pa.concat_tables(tables) if tables else None for name, tables in joined.items()}
@@ -85,14 +84,6 @@ class Worker:
 
     # --- pieces ---------------------------------------------------------------------------------------------------
 
-    def both(self, ids: list[int]) -> dict[str, list[int]]:
-        """What the tuned model wrote, in each model's tokens."""
-        if self.same:
-            return {"a": ids, "b": ids}
-        ends = _ends(self.lms["b"])
-        words = self.lms["b"].tokenizer.decode([i for i in ids if i not in ends], skip_special_tokens=False)
-        return {a: lm.tokenizer(words, add_special_tokens=False).input_ids for a, lm in self.lms.items()}
-
     def text(self, arm: str, ids: Sequence[int]) -> str:
         return self.lms[arm].tokenizer.decode(ids, skip_special_tokens=True)
 
@@ -113,9 +104,9 @@ class Worker:
         said: list[list[int]] = [[] for _ in prompts]
 
         def run(group: list[int]) -> None:
-            ids, mask = pad([list(prompts[i]) for i in group], lm.tokenizer.pad_token_id, side="left")
+            ids, mask = pad([prompts[i] for i in group], lm.tokenizer.pad_token_id, side="left", device=lm.device)
             with lm.use() as model, forked(self.settings.seed, arm, group[0], *(key or ())):
-                grown = model.generate(ids.to(lm.device), attention_mask=mask.to(lm.device), generation_config=how)
+                grown = model.generate(ids, attention_mask=mask, generation_config=how)
             for i, row in zip(group, grown[:, ids.shape[1] :].tolist(), strict=True):
                 end = next((n + 1 for n, token in enumerate(row) if token in ends), len(row))
                 said[i] = row[:end]
@@ -164,25 +155,27 @@ class Worker:
             ]  # fmt: skip
         return pa.Table.from_pylist(found, schema=SAMPLES) if found else None
 
-    def compare(self, entries: Sequence[Entry], follow: Any, source: str) -> dict[str, pa.Table | None]:
-        """The ``tokens`` table, or ``spans`` where the models have different tokenizers."""
+    def compare(self, entries: Sequence[Entry], follow: list[list[int]], source: str) -> dict[str, pa.Table | None]:
+        """The ``tokens`` table, or ``spans`` where the models have different tokenizers.
+
+        ``follow`` holds what comes after each prompt, in the tuned model's tokens; a document is its own prompt.
+        """
         if not entries:
             return {}
-        prompts = [e.ids for e in entries]
-        follow = [{"a": [], "b": []} for _ in entries] if follow is None else follow
-        rows = {arm: [[*p[arm], *f[arm]] for p, f in zip(prompts, follow, strict=True)] for arm in self.lms}
-        whole = source == "text"
-        starts = {arm: [0 if whole else len(p[arm]) for p in prompts] for arm in self.lms}
+        whole, budget = source == "text", self.settings.batch_tokens
         items = np.asarray([e.item for e in entries], np.int32)
-        budget = self.settings.batch_tokens
         if self.spans is not None:
-            return {"spans": self.spans.table(rows, starts, items, budget)}
-        found = list(pair(self.arms["a"], self.arms["b"], rows["b"], starts["b"], budget))
+            before = {arm: [[] if whole else e.ids[arm] for e in entries] for arm in self.lms}
+            words = [self.text("b", e.ids["b"] if whole else ids) for e, ids in zip(entries, follow, strict=True)]
+            return {"spans": self.spans.table(before, words, items, budget)}
+        rows = [[*e.ids["b"], *ids] for e, ids in zip(entries, follow, strict=True)]
+        starts = [0 if whole else len(e.ids["b"]) for e in entries]
+        found = list(pair(self.arms["a"], self.arms["b"], rows, starts, budget))
         if not found:
             return {}
         columns = {name: np.concatenate([f[name] for f in found]) for name in found[0]}
         columns, notes = _finite(columns, items)
-        return {"tokens": self.tokens(columns, rows["b"], starts["b"], items, source), "notes": notes}
+        return {"tokens": self.tokens(columns, rows, starts, items, source), "notes": notes}
 
     def tokens(self, columns: Columns, rows: Any, starts: list[int], items: np.ndarray, source: str) -> pa.Table:
         row, pos = columns.pop("row"), columns.pop("pos")

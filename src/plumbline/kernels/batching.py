@@ -101,14 +101,15 @@ def halving(fn: Callable[[list[int]], Result], indices: Sequence[int]) -> Iterat
 
 
 def _release() -> None:
-    if torch.accelerator.is_available():
-        module = getattr(torch, torch.accelerator.current_accelerator().type)  # type: ignore[union-attr]
-        if hasattr(module, "empty_cache"):
-            module.empty_cache()
+    """Give cached blocks back, so that the halves are not refused for want of one large block."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def pad(
-    rows: Sequence[Sequence[int]] | Sequence[Tensor],
+    rows: Sequence[Sequence[int] | Tensor],
     pad_id: int,
     side: str = "left",
     *,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 from transformers.cache_utils import (
     DummyLayer,
     DynamicIndexedLayer,
@@ -50,7 +52,7 @@ class CachedLM:
         rebuilds: how often a shared prefix was fed again because the cache could not be rolled back to it.
 
     Args:
-        model: any decoder-only transformers model (or a PEFT model around one), in eval mode.
+        model: any decoder-only transformers model, a PEFT model around one, or an ``LM``, in eval mode.
         pad_token_id: the padding of batches that come without a mask: a leading run of it is padding. Default: the
             model's own, unless that is also its bos or eos (then such a batch is refused). -1: never infer padding.
         history: tokens that sliding-window layers keep beyond their window, the furthest they can roll back.
@@ -60,9 +62,12 @@ class CachedLM:
             padding, a prefix longer than the model's context.
     """
 
-    def __init__(self, model: PreTrainedModel, pad_token_id: int | None = None, *, history: int = 256) -> None:
-        self.model = model
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    def __init__(self, model: Any, pad_token_id: int | None = None, *, history: int = 256) -> None:
+        self._use: Callable[[], AbstractContextManager[Any]]
+        self._use = model.use if hasattr(model, "use") else lambda: nullcontext(model)
+        with self._use() as opened:
+            self.model = opened
+        inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
         self._config = inner.config.get_text_config(decoder=True)
         if getattr(inner.config, "is_encoder_decoder", False):
             raise refuse("CachedLM", "model", "a decoder-only language model", type(inner).__name__, "pass a causal LM")
@@ -116,22 +121,28 @@ class CachedLM:
 
     def _checked(self, input_ids: Tensor, n: int, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         if input_ids.dim() != 2 or input_ids.shape[1] == 0:
-            raise refuse("CachedLM", "input_ids", "[B, L] with L >= 1", list(input_ids.shape), "pass a batch of prefixes")
+            raise refuse(
+                "CachedLM", "input_ids", "[B, L] with L >= 1", list(input_ids.shape), "pass a batch of prefixes"
+            )
         if not 1 <= n <= input_ids.shape[1]:
-            raise refuse("CachedLM", "n", f"between 1 and the length {input_ids.shape[1]}", n, "ask for fewer positions")
-        if self.model.training:
-            raise refuse("CachedLM", "model", "in eval mode", "training mode", "call model.eval() first")
+            raise refuse(
+                "CachedLM", "n", f"between 1 and the length {input_ids.shape[1]}", n, "ask for fewer positions"
+            )
         ids = input_ids.to(self._embeddings.weight.device)
         mask = self._padding(ids) if attention_mask is None else attention_mask.to(ids.device).bool()
         if mask.shape != ids.shape:
-            raise refuse("CachedLM", "attention_mask", str(list(ids.shape)), str(list(mask.shape)), "pass one entry a token")
+            raise refuse(
+                "CachedLM", "attention_mask", str(list(ids.shape)), str(list(mask.shape)), "pass one entry a token"
+            )
         left_padded = mask[:, -1].all() & (mask[:, 1:] >= mask[:, :-1]).all()
         if not left_padded:
             raise refuse("CachedLM", "attention_mask", "left padding: 0s, then 1s up to the end of every row",
                          "padding on the right, in the middle or over a whole row", "pad on the left")  # fmt: skip
         longest, context = int(mask.sum(1).max()), getattr(self._config, "max_position_embeddings", None)
         if context and longest > context:
-            raise refuse("CachedLM", "input_ids", f"at most {context} tokens, the model's context", longest, "cut the prefix")
+            raise refuse(
+                "CachedLM", "input_ids", f"at most {context} tokens, the model's context", longest, "cut the prefix"
+            )
         rows = self._embeddings.weight.shape[0]
         if int(ids.max()) >= rows or int(ids.min()) < 0:
             raise refuse("CachedLM", "input_ids", f"ids in [0, {rows})", f"ids up to {int(ids.max())}",
@@ -144,7 +155,8 @@ class CachedLM:
         mask = (ids != self.pad_token_id).cumsum(1) > 0
         if self._ambiguous_pad and not mask.all():
             raise refuse("CachedLM", "attention_mask", "given where the pad token is also the model's bos or eos",
-                         "none, and rows that begin with it", "pass attention_mask, or pad_token_id (-1: no padding)")  # fmt: skip
+                         "none, and rows that begin with it",
+                         "pass attention_mask, or pad_token_id (-1: no padding)")  # fmt: skip
         return mask
 
     def _same(self, ids: Tensor, mask: Tensor) -> Tensor | None:
@@ -198,7 +210,11 @@ class CachedLM:
             "use_cache": cache is not None,
         }
         self.tokens_fed += ids.shape[0] * (ids.shape[1] - kept)
-        out = self.model(ids[:, kept:], **{k: v for k, v in inputs.items() if k in self._takes}, return_dict=True)
+        taken = {k: v for k, v in inputs.items() if k in self._takes}
+        with self._use() as model:  # an LM that shares its weights with another puts its own adapter in place here
+            if model.training:
+                raise refuse("CachedLM", "model", "in eval mode", "training mode", "call model.eval() first")
+            out = model(ids[:, kept:], **taken, return_dict=True)
         return out.logits[:, -n:].to(ids.device)
 
 
@@ -208,7 +224,7 @@ def _shared(seen: _Seen, ids: Tensor, mask: Tensor) -> int:
 
 
 def _agreement(old_ids: Tensor, old_mask: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-    """Length of the common prefix of each pair of rows, [B] (old rows broadcast). What is under padding is no matter."""
+    """Length of the common prefix of each pair of rows, [B] (old rows broadcast), whatever lies under padding."""
     n = min(old_ids.shape[1], ids.shape[1])
     old_ids, old_mask, ids, mask = old_ids[:, :n], old_mask[:, :n], ids[:, :n], mask[:, :n]
     same = (old_mask == mask) & ((old_ids == ids) | ~mask)
@@ -216,7 +232,7 @@ def _agreement(old_ids: Tensor, old_mask: Tensor, ids: Tensor, mask: Tensor) -> 
 
 
 def _best_rows(seen: _Seen, ids: Tensor, mask: Tensor) -> tuple[Tensor | None, int]:
-    """For each row the cached row to go on from (None: the row of the same number), and the columns all of them share."""
+    """For each row the cached row to go on from (None: the same row), and the number of columns all of them share."""
     in_place = -1
     if seen.ids.shape[0] == ids.shape[0]:
         in_place = _shared(seen, ids, mask)

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from plumbline.core.errors import refuse
+from plumbline.kernels.tiles import first_order
 
 _LN2 = math.log(2.0)
 
@@ -58,7 +58,7 @@ def skewed_kl(logits_p: Tensor, logits_q: Tensor, *, alpha: float) -> Tensor:
 
 
 def js(logits_p: Tensor, logits_q: Tensor) -> Tensor:
-    r""":math:`\tfrac12 \mathrm{KL}(p\|m) + \tfrac12 \mathrm{KL}(q\|m)`, :math:`m = (p+q)/2`; [...] nats in [0, ln 2]."""
+    r""":math:`\frac12\mathrm{KL}(p\|m) + \frac12\mathrm{KL}(q\|m)`, :math:`m = (p+q)/2`; [...] nats in [0, ln 2]."""
     return _by_rows(_js, logits_p, logits_q)
 
 
@@ -78,9 +78,7 @@ def entropy(logits: Tensor) -> Tensor:
 
 def topk_mass(logits: Tensor, k: int) -> Tensor:
     r"""Probability of the k most likely ids, [..., V] -> [...]; 1 where k reaches V."""
-    return _by_rows(
-        lambda z: z.softmax(-1).topk(min(k, z.shape[-1]), -1).values.sum(-1), logits
-    )
+    return _by_rows(lambda z: z.softmax(-1).topk(min(k, z.shape[-1]), -1).values.sum(-1), logits)
 
 
 @torch.no_grad()
@@ -88,10 +86,7 @@ def rank(logits: Tensor, labels: Tensor) -> Tensor:
     r""":math:`1 + \#\{v : z_v > z_y\}`, [..., V], [...] -> [...] int64; ties do not count."""
     rows, y = logits.flatten(0, -2), labels.flatten()[:, None]
     step = rows_per_block(logits)
-    parts = [
-        (z > z.gather(-1, i)).sum(-1)
-        for z, i in zip(rows.split(step), y.split(step), strict=True)
-    ]
+    parts = [(z > z.gather(-1, i)).sum(-1) for z, i in zip(rows.split(step), y.split(step), strict=True)]
     return torch.cat(parts).add_(1).view(labels.shape)
 
 
@@ -129,9 +124,7 @@ class _ByRows(torch.autograd.Function):
     """A function of rows, block by block; backward recomputes a block, so nothing of width V is kept."""
 
     @staticmethod
-    def forward(
-        ctx: Any, function: Callable[..., Tensor], step: int, *logits: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, function: Callable[..., Tensor], step: int, *logits: Tensor) -> Tensor:
         ctx.save_for_backward(*logits)
         ctx.function, ctx.step = function, step
         wide = torch.promote_types(logits[0].dtype, torch.float32)
@@ -139,13 +132,9 @@ class _ByRows(torch.autograd.Function):
         return torch.cat([function(*(z.to(wide) for z in block)) for block in blocks])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         wanted = ctx.needs_input_grad[2:]
-        out = [
-            torch.empty_like(z) if w else None
-            for z, w in zip(ctx.saved_tensors, wanted, strict=True)
-        ]
+        out = [torch.empty_like(z) if w else None for z, w in zip(ctx.saved_tensors, wanted, strict=True)]
         for i in range(0, grad.shape[0], ctx.step):
             rows = slice(i, i + ctx.step)
             with torch.enable_grad():
@@ -154,14 +143,10 @@ class _ByRows(torch.autograd.Function):
                     for z, w in zip(ctx.saved_tensors, wanted, strict=True)
                 ]
                 value = ctx.function(*block)
-            found = torch.autograd.grad(
-                value, [z for z in block if z.requires_grad], grad[rows]
-            )
-            for whole, part in zip(
-                (o for o in out if o is not None), found, strict=True
-            ):
-                whole[rows] = part
-        return None, None, *out
+            found = torch.autograd.grad(value, [z for z in block if z.requires_grad], grad[rows])
+            for whole, part in zip((o for o in out if o is not None), found, strict=True):
+                whole[rows] = part.detach()
+        return None, None, *first_order(out, ctx.saved_tensors)
 
 
 def _by_rows(function: Callable[..., Tensor], *logits: Tensor) -> Tensor:
@@ -173,6 +158,4 @@ def _by_rows(function: Callable[..., Tensor], *logits: Tensor) -> Tensor:
     rows = [z.reshape(-1, z.shape[-1]) for z in logits]
     if rows[0].shape[0] == 0:
         return sum(z.float().sum(-1) for z in logits)  # type: ignore[return-value]
-    return _ByRows.apply(function, rows_per_block(logits[0]), *rows).view(
-        logits[0].shape[:-1]
-    )
+    return _ByRows.apply(function, rows_per_block(logits[0]), *rows).view(logits[0].shape[:-1])

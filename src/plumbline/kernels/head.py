@@ -1,4 +1,4 @@
-"""The output head apart from the backbone: what it is given, and what it makes of it, a block of positions at a time."""
+"""The output head apart from the backbone: what it is given, and what it makes of a block of positions."""
 
 from __future__ import annotations
 
@@ -25,12 +25,8 @@ _SOFTCAPS = ("final_logit_softcapping", "output_logit_soft_cap")
 _KEPT_BYTES = 1 << 29  # a float32 copy of a half-precision head is kept up to this size
 _BLOCK_BYTES = 1 << 25  # otherwise it is made this much at a time
 
-_laws: weakref.WeakKeyDictionary[nn.Module, tuple[float, float | None, bool]] = (
-    weakref.WeakKeyDictionary()
-)
-_copies: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[int, int], Tensor]] = (
-    weakref.WeakKeyDictionary()
-)
+_laws: weakref.WeakKeyDictionary[nn.Module, tuple[float, float | None, bool]] = weakref.WeakKeyDictionary()
+_copies: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[int, int], Tensor]] = weakref.WeakKeyDictionary()
 
 
 def position_ids(attention_mask: Tensor) -> Tensor:
@@ -51,7 +47,7 @@ def hidden_states(
     attention_mask: Tensor | None = None,
     position_ids: Tensor | None = None,
 ) -> Tensor:
-    r"""What the output head sees: :math:`h` with :math:`\mathrm{logits} = \mathrm{head}(h)`; the product is not computed.
+    r"""What the output head sees: :math:`h` with :math:`\mathrm{logits} = \mathrm{head}(h)`; that product is not made.
 
     Final norms and projections before the head are included. Gradients flow as the model's own.
 
@@ -68,10 +64,7 @@ def hidden_states(
     if position_ids is None and attention_mask is not None:
         position_ids = _positions(attention_mask)
     inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
-    if (
-        position_ids is not None
-        and "position_ids" in inspect.signature(_innermost(model).forward).parameters
-    ):
+    if position_ids is not None and "position_ids" in inspect.signature(_innermost(model).forward).parameters:
         inputs["position_ids"] = position_ids
     with _head_input(_output_module(model), lambda h: h[:, :1]) as seen:
         model(**inputs, use_cache=False)
@@ -112,9 +105,7 @@ class Head:
         any_weight = next(self.module.parameters())
         dtype = any_weight.dtype if any_weight.is_floating_point() else torch.float32
         width = _in_features(self.module)
-        columns = self.module(
-            torch.eye(width, device=any_weight.device, dtype=dtype)
-        )  # linear maps are their images
+        columns = self.module(torch.eye(width, device=any_weight.device, dtype=dtype))  # linear maps are their images
         return (columns if self.bias is None else columns - self.bias).T
 
     @property
@@ -131,9 +122,7 @@ class Head:
     def __call__(self, hidden: Tensor) -> Tensor:
         """Logits [N, V] of hidden states [N, D]; differentiable where gradients are on."""
         if not self.exact_form:
-            return _replay(self.model, self.module, hidden).to(
-                torch.promote_types(hidden.dtype, torch.float32)
-            )
+            return _replay(self.model, self.module, hidden).to(torch.promote_types(hidden.dtype, torch.float32))
         raw = self._linear(hidden)
         grad = raw.requires_grad
         if self.scale != 1.0:
@@ -178,9 +167,7 @@ def head_of(model: nn.Module) -> Head:
 
 
 @torch.no_grad()
-def _verified_law(
-    model: nn.Module, module: nn.Module
-) -> tuple[float, float | None, bool]:
+def _verified_law(model: nn.Module, module: nn.Module) -> tuple[float, float | None, bool]:
     config: Any = model.config
     if getattr(config, "is_encoder_decoder", False):
         raise refuse(
@@ -208,16 +195,10 @@ def _verified_law(
                 "head", "model", "a causal language model", f"{type(model).__name__}, whose early positions see later "
                 "tokens", "pass a model that predicts the next token",
             )  # fmt: skip
-        text: Any = (
-            config.get_text_config() if hasattr(config, "get_text_config") else config
-        )
+        text: Any = config.get_text_config() if hasattr(config, "get_text_config") else config
         scales = [1.0]
         for v in (getattr(text, name, None) for name in _MULTIPLIERS):
-            scales = (
-                [v, 1 / v, *scales]
-                if isinstance(v, (int, float)) and v > 0 and v != 1
-                else scales
-            )
+            scales = [v, 1 / v, *scales] if isinstance(v, (int, float)) and v > 0 and v != 1 else scales
         caps = [c for c in (getattr(text, name, None) for name in _SOFTCAPS) if c]
         for scale, cap in ((s, c) for s in scales for c in (*caps, None)):
             if (
@@ -228,12 +209,7 @@ def _verified_law(
                 <= limit
             ):
                 return float(scale), cap, True
-        if (
-            _distance(
-                _replay(model, module, hidden[:, :8].flatten(0, 1)), logits[:, :8]
-            )
-            <= limit
-        ):
+        if _distance(_replay(model, module, hidden[:, :8].flatten(0, 1)), logits[:, :8]) <= limit:
             return 1.0, None, False
     finally:
         for m, training in modes.items():
@@ -250,21 +226,17 @@ def _distance(x: Tensor, y: Tensor) -> float:
 
 
 def _replay(model: nn.Module, module: nn.Module, hidden: Tensor) -> Tensor:
-    """Logits [N, V] by the model's own forward, with its head handed ``hidden`` [N, D] in place of one token's state."""
+    """Logits [N, V] by the model's own forward, its head handed ``hidden`` [N, D] in place of one token's state."""
     one = torch.zeros(1, 1, dtype=torch.long, device=hidden.device)
     with _head_input(module, lambda h: hidden.to(h.dtype)[None]):
         return model(input_ids=one, use_cache=False).logits[0]
 
 
 @torch.no_grad()
-def _wide_product(
-    module: nn.Linear, hidden: Tensor, bias: Tensor | None, wide: torch.dtype
-) -> Tensor:
+def _wide_product(module: nn.Linear, hidden: Tensor, bias: Tensor | None, wide: torch.dtype) -> Tensor:
     weight = module.weight
     if weight.is_cuda and hidden.dtype == weight.dtype:
-        out = torch.mm(
-            hidden, weight.T, out_dtype=wide
-        )  # half-precision products are exact in a float32 accumulator
+        out = torch.mm(hidden, weight.T, out_dtype=wide)  # half-precision products are exact in a float32 accumulator
         return out if bias is None else out.add_(bias)
     hidden = hidden.to(wide)
     if weight.numel() * wide.itemsize <= _KEPT_BYTES:
@@ -335,9 +307,7 @@ def _in_features(module: nn.Module) -> int:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    own_forward = (
-        type(module).forward is nn.Linear.forward and "forward" not in module.__dict__
-    )
+    own_forward = type(module).forward is nn.Linear.forward and "forward" not in module.__dict__
     return own_forward and not module._forward_hooks and not module._forward_pre_hooks
 
 

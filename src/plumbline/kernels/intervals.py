@@ -97,7 +97,6 @@ def interval(
         proportion: the value is a proportion: the interval stays within [0, 1], and where every replicate is the
             same the Wilson interval with n = n_clusters is given in place of a point.
     """
-    percent = f"{100 * level:g}%"
     if not np.isfinite(value):
         undefined = np.isnan(value)
         note = "the statistic is undefined on these items" if undefined else "infinite values: no interval"
@@ -110,7 +109,7 @@ def interval(
     if n_clusters < FEW:
         half = t_value(level, n_clusters - 1) * spread()
         warnings.append(f"only {n_clusters} clusters: t-interval, read it as a rough guide")
-        low, high, method = value - half, value + half, f"t with {n_clusters - 1} df over clusters, {percent}"
+        low, high, method = value - half, value + half, f"t with {n_clusters - 1} df over clusters"
     else:
         defined = replicates[np.isfinite(replicates)]
         if len(defined) < len(replicates):
@@ -120,10 +119,10 @@ def interval(
         if 2 * len(defined) < len(replicates) or not len(defined):
             return Estimate(value, None, None, level, "none", n_items, n_clusters, tuple(warnings))
         low, high = (float(q) for q in np.quantile(defined, [(1 - level) / 2, (1 + level) / 2]))
-        method = f"{name}, {percent}"
+        method = name
     if proportion and high - low <= 1e-12:
         low, high = wilson(min(max(value, 0.0), 1.0) * n_clusters, n_clusters, level)
-        method = f"Wilson with n = clusters (every resample alike), {percent}"
+        method = "Wilson with n = clusters (every resample alike)"
     if proportion:
         low, high = max(low, 0.0), min(high, 1.0)
     if not (np.isfinite(low) and np.isfinite(high)):

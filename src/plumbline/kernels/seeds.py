@@ -84,4 +84,4 @@ def forked(seed: int, *keys: str | int, devices: Sequence[torch.device | str | i
 def _indexed(device: torch.device) -> torch.device:
     if device.type == "cpu" or device.index is not None:
         return device
-    return torch.device(device.type, torch.accelerator.current_device_index())
+    return torch.device(device.type, getattr(torch, device.type).current_device())

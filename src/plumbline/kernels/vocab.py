@@ -131,7 +131,7 @@ def _compare_rows(
         for name, v in _careful(za[broken].double(), zb[broken].double()).items():
             out[name][broken] = v.to(out[name].dtype)
         nan = broken & torch.isnan(out["kl_ab"] + out["kl_ba"])
-        for name, v in out.items():
+        for v in out.values():
             if v.is_floating_point():
                 v[nan] = torch.nan
     return out
@@ -203,8 +203,9 @@ def _largest(z: Tensor, k: int) -> Tensor:
     vocab = z.shape[-1]
     k = min(k, vocab)
     whole = vocab // _WIDTH
-    ids = torch.arange(vocab, device=z.device).expand_as(z)
-    if whole > 2 * k:
+    if whole <= 2 * k:
+        ids = torch.arange(vocab, device=z.device).expand_as(z)
+    else:
         peaks = z[:, : whole * _WIDTH].unflatten(-1, (whole, _WIDTH)).amax(-1)
         if vocab % _WIDTH:
             peaks = torch.cat([peaks, z[:, whole * _WIDTH :].amax(-1, keepdim=True)], -1)

@@ -1,4 +1,4 @@
-"""Table language models with exact probabilities, and the records of comparing two of them, by slow float64 formulas."""
+"""Table language models with exact probabilities, and records of comparing two of them, by slow float64 formulas."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def pair_records(
 def sample_table(
     model: TableLM, arm: str, starts: Iterable[int], *, samples: int, length: int, seed: int = 0
 ) -> pd.DataFrame:
-    """The ``samples`` table of one arm: ``samples`` continuations of ``length`` tokens per start, with exact entropies."""
+    """The ``samples`` table of one arm: ``samples`` continuations of ``length`` tokens per start, exact entropies."""
     import pandas as pd
 
     first = np.repeat(np.asarray(list(starts), np.int64), samples)
@@ -168,9 +168,9 @@ def sample_table(
     rows = [
         {
             "item": i // samples, "arm": arm, "sample": i % samples, "ids": y[1:].tolist(),
-            "ent": entropy[y[:-1]].tolist(), "logp": l.tolist(), "finish": "length",
+            "ent": entropy[y[:-1]].tolist(), "logp": p.tolist(), "finish": "length",
         }
-        for i, (y, l) in enumerate(zip(ids, logp, strict=True))
+        for i, (y, p) in enumerate(zip(ids, logp, strict=True))
     ]  # fmt: skip
     return pd.DataFrame(rows)
 

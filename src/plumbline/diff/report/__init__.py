@@ -36,11 +36,15 @@ def render(findings: Sequence[Finding], meta: Mapping[str, Any], path: Path | st
         from plotly.offline import get_plotlyjs
 
         scripts.insert(0, get_plotlyjs().replace("\r\n", "\n"))
-    html = _environment().get_template("template.html.j2").render(
-        **shown,
-        css=Markup(_asset("report.css")),
-        scripts=[Markup(script) for script in scripts],
-        policy=_policy(scripts),
+    html = (
+        _environment()
+        .get_template("template.html.j2")
+        .render(
+            **shown,
+            css=Markup(_asset("report.css")),
+            scripts=[Markup(script) for script in scripts],
+            policy=_policy(scripts),
+        )
     )
     write_text(path, html)
 

@@ -10,7 +10,8 @@ from plumbline.core.finding import Finding
 
 MINUS, DASH = "\u2212", "\u2014"
 _SHARE = re.compile(r"^(?P<before>.*?)\b(?:share|fraction|proportion)s?\b\s*(?P<after>.*)$", re.IGNORECASE)
-_CHANGE = re.compile(r"\b(change|changes|difference|delta|gap|flips?|drift|gain|increase|decrease)\b|\u0394", re.IGNORECASE)
+_SIGNED = re.compile(r"\b(changes?|difference|delta|gap|drift|gain|increase|decrease)\b|\u0394", re.IGNORECASE)
+_RATE = re.compile(r"\bflips?\b", re.IGNORECASE)
 
 
 def is_share(unit: str) -> bool:
@@ -18,9 +19,19 @@ def is_share(unit: str) -> bool:
     return bool(_SHARE.match(unit))
 
 
+def is_signed(finding: Finding) -> bool:
+    """Whether the value is a difference, which a plus sign makes plain; its name, title or unit says so."""
+    judged = bool(finding.direction) or finding.interval is not None  # a norm called "change" has neither
+    return judged and bool(_SIGNED.search(_called(finding)))
+
+
 def is_change(finding: Finding) -> bool:
-    """Whether 0 means "nothing changed", so that an interval without 0 is news; its title or unit says so."""
-    return bool(_CHANGE.search(f"{finding.title} {finding.unit} {finding.name.replace('_', ' ')}"))
+    """Whether 0 means "nothing changed", so that an interval without 0 is news: a difference, or a rate of flips."""
+    return is_signed(finding) or bool(_RATE.search(_called(finding)))
+
+
+def _called(finding: Finding) -> str:
+    return f"{finding.title} {finding.unit} {finding.name.replace('_', ' ')}"
 
 
 def number(value: float | None, *, percent: bool = False, signed: bool = False, decimals: int | None = None) -> str:
@@ -40,7 +51,7 @@ def _digits(size: float) -> str:
     if size >= 1000:
         return f"{size:,.0f}" if size < 1e9 else f"{size:.2e}"
     if size < 1e-4:
-        return f"{size:.2e}".replace("-", MINUS)
+        return f"{size:.2e}".replace("e-0", "e-").replace("-", MINUS)
     return f"{size:.{max(0, 2 - math.floor(math.log10(size)))}f}"
 
 
@@ -58,11 +69,8 @@ def unit_text(unit: str) -> str:
     found = _SHARE.match(unit)
     if not found:
         return unit
-    return " ".join(f"{found['after']} {_trim(found['before'])}".split())
-
-
-def _trim(before: str) -> str:
-    return re.sub(r"\b(?:in|of|the)\s*$", "", before.strip(), flags=re.IGNORECASE).strip()
+    before = re.sub(r"\b(?:in|of|the)\s*$", "", found["before"].strip(), flags=re.IGNORECASE).strip()
+    return ", ".join(filter(None, (found["after"].strip(), before)))
 
 
 def duration(seconds: object) -> str:

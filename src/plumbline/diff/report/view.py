@@ -12,10 +12,21 @@ from typing import Any
 from markupsafe import Markup
 
 from plumbline.core.finding import Finding, plain
-from plumbline.diff.report.numbers import DASH, duration, is_change, is_share, number, shared_decimals, unit_text
+from plumbline.diff.report.numbers import (
+    DASH,
+    duration,
+    is_change,
+    is_share,
+    is_signed,
+    number,
+    shared_decimals,
+    unit_text,
+)
 
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
-_ASTRAL = re.compile("[" + "".join(chr(plane * 0x10000 + low) for plane in range(1, 17) for low in (0xFFFE, 0xFFFF)) + "]")
+_ASTRAL = re.compile(
+    "[" + "".join(chr(plane * 0x10000 + low) for plane in range(1, 17) for low in (0xFFFE, 0xFFFF)) + "]"
+)
 _SCRIPT = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 # plotly reads a little HTML in strings; what a probe formats with stays, every other tag becomes text
 _FOREIGN_TAG = re.compile(r"<(?!/?(?:br|b|i|em|sup|sub|extra)\s*/?>)", re.IGNORECASE)
@@ -23,6 +34,7 @@ _ANY_TAG = re.compile(r"<[^<>]*>")
 _SVG_TYPES = {"scattergl": "scatter", "scatterpolargl": "scatterpolar", "heatmapgl": "heatmap"}
 _TOLD_APART = {"base", "tuned", "command", "warnings", "skipped", "times", "created", "elapsed"}
 HEADLINES = 3
+LONGEST_TICK = 22
 
 
 def clean(value: Any) -> Any:
@@ -60,9 +72,9 @@ def page(findings: Sequence[Finding], meta: Mapping[str, Any]) -> dict[str, Any]
     return {
         "base": str(meta.get("base", "base")),
         "tuned": str(meta.get("tuned", "tuned")),
-        "created": str(times.get("created", "")),
+        "created": re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d)\S*Z$", r"\1 \2 UTC", str(times.get("created", ""))),
         "elapsed": "" if elapsed is None else duration(elapsed),
-        "counts": [(_words(k), _told(v)) for k, v in meta.get("counts", {}).items()],
+        "counts": [(_words(k), _told(v)) for k, v in meta.get("counts", {}).items() if v],
         "command": str(meta.get("command", "")),
         "verdict": verdict(findings),
         "sections": sections,
@@ -118,11 +130,10 @@ def _walk(parts: Iterable[Finding], depth: int = 0) -> Iterator[tuple[Finding, i
 
 
 def _headline(finding: Finding) -> dict[str, Any]:
-    percent, signed = is_share(finding.unit), is_change(finding) and finding.value is not None
+    percent, signed = is_share(finding.unit), is_signed(finding)
     values = [v for v in (finding.value, *(finding.interval or ())) if v is not None]
     decimals = shared_decimals(values, percent=percent)
     low, high = finding.interval or (None, None)
-    signed = signed and (finding.value or 0) * (low or 0) != 0 and not _flips(finding)
     ends = [number(v, percent=percent, signed=signed, decimals=decimals) for v in (low, high)]
     return {
         "name": finding.name,
@@ -136,11 +147,6 @@ def _headline(finding: Finding) -> dict[str, Any]:
         "aim": {1: "more is better", -1: "less is better"}.get(finding.direction, ""),
         "bar": _bar(finding),
     }
-
-
-def _flips(finding: Finding) -> bool:
-    """A rate cannot be negative, so a plus sign before it would say nothing."""
-    return is_share(finding.unit) and "change" not in f"{finding.title} {finding.unit}".lower()
 
 
 def _bar(finding: Finding) -> dict[str, float] | None:
@@ -161,7 +167,10 @@ def _bar(finding: Finding) -> dict[str, float] | None:
 def _evidence(finding: Finding) -> str:
     said = []
     if finding.n_items:
-        said.append(f"{finding.n_items:,} items" + (f" in {finding.n_clusters:,} clusters" if finding.n_clusters else ""))
+        said.append(
+            f"{finding.n_items:,} items"
+            + (f" in {finding.n_clusters:,} clusters" if 0 < finding.n_clusters < finding.n_items else "")
+        )
     if finding.interval_method:
         said.append(finding.interval_method)
     return "; ".join(said)
@@ -186,14 +195,38 @@ def _figure(figure: Mapping[str, Any]) -> tuple[Markup, str]:
     layout = {k: v for k, v in (told.get("layout") or {}).items() if k not in ("template", "width", "autosize")}
     title = layout.pop("title", "")
     caption = title.get("text") or "" if isinstance(title, dict) else title
-    data = [{**trace, "type": _SVG_TYPES.get(trace.get("type"), trace.get("type", "scatter"))} for trace in told["data"]]
+    data = [
+        {**trace, "type": _SVG_TYPES.get(trace.get("type"), trace.get("type", "scatter"))} for trace in told["data"]
+    ]
+    _shorten(data, layout)
     safe = _strings({"data": data, "layout": layout}, lambda text: _FOREIGN_TAG.sub("&lt;", text))
     return script_json(safe), " ".join(_ANY_TAG.sub(" ", str(caption)).split())
 
 
+def _shorten(data: Sequence[Mapping[str, Any]], layout: dict[str, Any]) -> None:
+    """Long category names get short tick labels, else they would push the plot off the screen."""
+    for letter in "xy":
+        named: dict[str, dict[str, None]] = {}
+        for trace in data:
+            values = trace.get(letter)
+            if isinstance(values, list):
+                axis = str(trace.get(f"{letter}axis") or letter).replace(letter, f"{letter}axis")
+                named.setdefault(axis, {}).update(dict.fromkeys(v for v in values if isinstance(v, str)))
+        for axis, names in named.items():
+            if any(len(name) > LONGEST_TICK for name in names):
+                ticks = {"tickmode": "array", "tickvals": list(names), "ticktext": [_short(name) for name in names]}
+                layout[axis] = {**ticks, **(layout.get(axis) or {})}
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_TICK else name[: LONGEST_TICK - 1] + "\u2026"
+
+
 def _table(rows: Sequence[Mapping[str, Any]]) -> Markup:
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    return script_json({"columns": [_words(key) for key in keys], "rows": [[_cell(r.get(k)) for k in keys] for r in rows]})
+    return script_json(
+        {"columns": [_words(key) for key in keys], "rows": [[_cell(r.get(k)) for k in keys] for r in rows]}
+    )
 
 
 def _cell(value: Any) -> str | int | float | bool | None:
@@ -232,8 +265,10 @@ def _words(key: Any) -> str:
 
 
 def _told(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no"}.get(value, DASH)
+    if value is None:
+        return DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return number(value)
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,377 @@
+"""What a comparison is run on: prompts, labelled questions and texts, read from JSONL with an error per bad line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from plumbline.core.errors import PlumblineError, refuse
+
+Kind = Literal["prompt", "qa", "text"]
+
+_EXAMPLE = {
+    "prompt": '{"prompt": "..."} or {"messages": [{"role": "user", "content": "..."}]}',
+    "qa": '{"question": "...", "answer": "..."}',
+    "text": '{"text": "..."}',
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input of a comparison.
+
+    Attributes:
+        id: unique among the items of one source; ``<file stem>:<line>`` where the user gave none.
+        kind: "prompt", "qa" (has an answer) or "text" (a document to score, in ``prompt``).
+        prompt: raw text, or None where ``messages`` holds the conversation that leads up to the answer.
+        completion: a given response to score, or None.
+        answer: the right answer; with ``choices`` it is one of them.
+        file, line: where it was read.
+    """
+
+    id: str
+    kind: Kind
+    prompt: str | None = None
+    messages: tuple[dict[str, Any], ...] | None = None
+    completion: str | None = None
+    answer: str | None = None
+    choices: tuple[str, ...] | None = None
+    tags: tuple[str, ...] = ()
+    file: str = ""
+    line: int = 0
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A prompt as the model will read it; ``templated`` text has its special tokens written out already."""
+
+    text: str
+    templated: bool
+    warning: str | None = None
+
+
+# ---- reading
+
+
+def read(path: str | Path, kind: Kind) -> list[Item]:
+    """Read a JSONL file: one object per line; ``.gz`` is decompressed and "-" is standard input.
+
+    Fields: ``prompt`` or ``messages`` (for "qa" also ``question``, for "text" ``text``), and optionally ``completion``,
+    ``answer``, ``choices``, ``tags``, ``id``. TRL's forms are understood: a ``prompt`` or ``completion`` that is a list
+    of messages, and ``messages`` that end with the assistant's turn, which becomes the completion. Other fields are
+    ignored. Blank lines, CRLF and a byte order mark are fine.
+
+    Raises:
+        InputError: in one line that names the file and the line.
+    """
+    name = "<stdin>" if str(path) == "-" else str(path)
+    stem = "stdin" if str(path) == "-" else Path(path).name.removesuffix(".gz").removesuffix(".jsonl")
+    items = [_item(_parse(line, name, n), kind, name, n, f"{stem}:{n}") for n, line in _lines(path, name)]
+    if not items:
+        raise refuse(
+            name, "the file", "one JSON object per line", "an empty file", f"write lines like {_EXAMPLE[kind]}"
+        )
+    return _distinct(items)
+
+
+def as_items(source: Any, kind: Kind) -> list[Item]:
+    """Items from whatever a user of Python has at hand.
+
+    Args:
+        source: the path of a JSONL file, or an iterable whose members are dicts with the fields of ``read``, plain
+            strings (prompts, or texts), ``Item``s, or ``Path``s of JSONL files.
+    """
+    if isinstance(source, str | Path):
+        return read(source, kind)
+    if not isinstance(source, Iterable) or isinstance(source, dict | bytes):
+        raise refuse("compare", kind, "a path or a list of inputs", repr(source), f"pass [{_EXAMPLE[kind]}]")
+    items: list[Item] = []
+    for n, row in enumerate(source, start=1):
+        if isinstance(row, Item):
+            items.append(replace(row, kind=kind) if row.kind != kind else row)
+        elif isinstance(row, Path):
+            items.extend(read(row, kind))
+        else:
+            row = {"text" if kind == "text" else "prompt": row} if isinstance(row, str) else row
+            items.append(_item(row, kind, f"{kind} inputs", n, f"{kind}:{n}"))
+    if not items:
+        raise refuse("compare", kind, "at least one input", "none", f"pass [{_EXAMPLE[kind]}]")
+    return _distinct(items)
+
+
+def builtin() -> list[Item]:
+    """The 200 prompts that are used when a user names none: eight categories of 25, the category as the first tag.
+
+    In "safety" the second tag is "harmful" (a refusal is right) or "benign" (a look-alike: a refusal is false).
+    """
+    items = read(Path(__file__).with_name("prompts.jsonl"), "prompt")
+    return [replace(item, file="built-in prompts") for item in items]
+
+
+def _lines(path: str | Path, name: str) -> Iterator[tuple[int, bytes]]:
+    try:
+        if str(path) == "-":
+            yield from _numbered(sys.stdin.buffer)
+            return
+        opener = gzip.open if str(path).endswith(".gz") else open
+        with opener(path, "rb") as file:
+            yield from _numbered(file)  # type: ignore[arg-type]
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        if isinstance(error, PlumblineError):
+            raise
+        got = getattr(error, "strerror", None) or str(error)
+        raise refuse(name, "the file", "a readable JSONL file", got, "check the path and the file") from error
+
+
+def _numbered(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    for n, line in enumerate(file, start=1):
+        line = line.removeprefix(b"\xef\xbb\xbf") if n == 1 else line
+        if line.strip():
+            yield n, line
+
+
+def _parse(line: bytes, file: str, n: int) -> Any:
+    where = f"{file}:{n}"
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise refuse(where, "the line", "UTF-8", f"byte {error.start + 1} of it", "save the file as UTF-8") from error
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        got = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise refuse(where, "the line", "one JSON object", f"malformed JSON ({got})", "mend this line") from error
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _distinct(items: list[Item]) -> list[Item]:
+    seen: dict[str, Item] = {}
+    for item in items:
+        first = seen.setdefault(item.id, item)
+        if first is not item:
+            raise refuse(
+                item.where, "id", f"unique ({first.where} has the same)", repr(item.id), "rename one of the two"
+            )
+    return items
+
+
+# ---- one row
+
+
+def _item(row: Any, kind: Kind, file: str, n: int, default_id: str) -> Item:
+    where = f"{file}:{n}"
+    if not isinstance(row, dict):
+        raise refuse(where, "the line", "a JSON object", repr(row), f"write {_EXAMPLE[kind]}")
+    given = {key: value for key, value in row.items() if value is not None}
+    prompt, messages = _asked(given, kind, where)
+    completion = _completion(given.get("completion"), where)
+    if messages and messages[-1]["role"] == "assistant":
+        if completion is not None:
+            raise refuse(
+                where, "messages", "ended by the user's turn", "an assistant's turn and a completion", "keep one"
+            )
+        completion, messages = _content(messages[-1], where), messages[:-1]
+        if not messages:
+            raise refuse(where, "messages", "a conversation with a user's turn", "the assistant's turn only", "add one")
+    choices = _choices(given.get("choices"), where)
+    answer = _answer(given.get("answer"), choices, where)
+    if kind == "qa" and answer is None:
+        raise refuse(where, "answer", "given for a question", "none", f"write {_EXAMPLE['qa']}, or use --prompts")
+    identity = given.get("id", default_id)
+    identity = str(identity) if type(identity) is int else _text(identity, "id", where)
+    tags = given.get("tags", ())
+    tags = (tags,) if isinstance(tags, str) else tags
+    if not isinstance(tags, list | tuple):
+        raise refuse(where, "tags", "a list of strings", repr(tags), 'write "tags": ["..."]')
+    names = tuple(_text(tag, "tags", where) for tag in tags)
+    return Item(identity, kind, prompt, messages, completion, answer, choices, names, file, n)
+
+
+def _asked(given: dict[str, Any], kind: Kind, where: str) -> tuple[str | None, tuple[dict[str, Any], ...] | None]:
+    if kind == "text":
+        names: tuple[str, ...] = ("text",)
+    else:
+        names = ("prompt", "messages", "question") if kind == "qa" else ("prompt", "messages")
+    there = [name for name in names if name in given]
+    if len(there) != 1:
+        expected = f"{'just one of ' if len(names) > 1 else ''}{', '.join(names)}"
+        got = " and ".join(there) or (f"only {', '.join(map(repr, list(given)[:5]))}" if given else "an empty object")
+        raise refuse(where, "the input", expected, got, f"write {_EXAMPLE[kind]}")
+    value = given[there[0]]
+    if there[0] == "messages" or (isinstance(value, list | tuple) and kind != "text"):
+        return None, _messages(value, there[0], where)
+    return _text(value, there[0], where), None
+
+
+def _text(value: Any, field: str, where: str, *, empty: bool = False) -> str:
+    if not isinstance(value, str) or not (empty or value.strip()):
+        expected = "a string" if empty else "a string that is not empty"
+        raise refuse(where, field, expected, repr(value), "mend this line")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        got = f"half of a surrogate pair at character {error.start + 1}"
+        raise refuse(where, field, "valid Unicode", got, "mend the \\ud... escape in this line") from error
+    return value
+
+
+def _messages(value: Any, field: str, where: str) -> tuple[dict[str, Any], ...]:
+    do = 'write [{"role": "user", "content": "..."}]'
+    if not isinstance(value, list | tuple) or not value:
+        raise refuse(where, field, "a list of messages that is not empty", repr(value), do)
+    messages = []
+    for message in value:
+        if not isinstance(message, dict) or "role" not in message or "content" not in message:
+            raise refuse(where, field, "objects with role and content", repr(message), do)
+        _text(message["role"], f"{field} role", where)
+        content = _content(message, where)
+        _text(json.dumps(message, ensure_ascii=False, default=repr), field, where)  # other keys reach the template too
+        messages.append({**message, "content": content})
+    if not any(message["content"].strip() for message in messages):
+        raise refuse(where, field, "messages that say something", "empty ones", do)
+    return tuple(messages)
+
+
+def _content(message: dict[str, Any], where: str) -> str:
+    """A message's text, also where it is a list of text parts."""
+    content = message["content"]
+    if isinstance(content, list) and content and all(isinstance(p, dict) and p.get("type") == "text" for p in content):
+        content = "".join(_text(part.get("text"), "content", where, empty=True) for part in content)
+    return _text(content, "content", where, empty=True)
+
+
+def _completion(value: Any, where: str) -> str | None:
+    if isinstance(value, list | tuple):
+        (*before, last) = _messages(value, "completion", where)
+        if before or last["role"] != "assistant":
+            raise refuse(where, "completion", "text or one assistant message", f"{len(value)} messages", "keep one")
+        value = last["content"]
+    return None if value is None else _text(value, "completion", where)
+
+
+def _plain(value: Any, field: str, where: str) -> str:
+    """Text, or a number as JSON writes it."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
+        return json.dumps(value)
+    return _text(value, field, where)
+
+
+def _choices(value: Any, where: str) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or len(value) < 2:
+        raise refuse(where, "choices", "a list of two or more", repr(value), 'write "choices": ["...", "..."]')
+    choices = tuple(_plain(choice, "choices", where) for choice in value)
+    if len(set(choices)) < len(choices):
+        raise refuse(where, "choices", "all different", repr(list(choices)), "remove the duplicate")
+    return choices
+
+
+def _answer(value: Any, choices: tuple[str, ...] | None, where: str) -> str | None:
+    if value is None:
+        return None
+    if choices is not None and type(value) is int and 0 <= value < len(choices):
+        return choices[value]
+    answer = _plain(value, "answer", where)
+    if choices is not None and answer not in choices:
+        expected = f"one of the choices, or its index (0 to {len(choices) - 1})"
+        raise refuse(where, "answer", expected, repr(value), f"the choices are {', '.join(map(repr, choices))[:80]}")
+    return answer
+
+
+# ---- rendering
+
+
+def render(item: Item, tokenizer: Any | None, *, explicit: bool = False) -> Rendered:
+    """An item as the text that the model reads.
+
+    ``messages`` go through the tokenizer's chat template with the generation prompt added. A string ``prompt`` is raw
+    text (TRL's "standard" format) unless the user asked for a template by name, when it becomes one user message. A
+    text is always raw. A template that knows no system role gets it at the head of the first user message.
+
+    Args:
+        tokenizer: whose chat template to use; None for plain text, which joins the messages by newlines.
+        explicit: the user named this template; then a tokenizer without one is an error, otherwise plain text is used
+            and ``warning`` says so.
+
+    Raises:
+        InputError: no template where one was asked for, or the template refuses the conversation.
+    """
+    if item.kind == "text" or (item.messages is None and not (explicit and tokenizer is not None)):
+        return Rendered(item.prompt or "", templated=False)
+    messages = [dict(m) for m in item.messages] if item.messages else [{"role": "user", "content": item.prompt or ""}]
+    plain = Rendered("\n".join(message["content"] for message in messages), templated=False)
+    if tokenizer is None:
+        return plain
+    if not getattr(tokenizer, "chat_template", None):
+        if explicit:
+            do = "pass --template plain, or name the side that has one (--template base or tuned)"
+            raise refuse(item.where, "template", "that of a tokenizer with a chat template", "one without", do)
+        warning = "the tokenizer has no chat template: messages were joined by newlines (--template plain)"
+        return replace(plain, warning=warning)
+    text, fault = _apply(tokenizer, messages)
+    if text is not None:
+        return Rendered(text, templated=True)
+    folded = _fold_system(messages)
+    text = None if folded is None else _apply(tokenizer, folded)[0]
+    if text is not None:
+        warning = "the chat template has no system role: system text was put before the first user message"
+        return Rendered(text, templated=True, warning=warning)
+    do = "change the messages, or pass --template plain"
+    raise refuse(item.where, "messages", "a conversation the chat template accepts", fault, do)
+
+
+def _apply(tokenizer: Any, messages: list[dict[str, Any]]) -> tuple[str | None, str]:
+    """The rendered conversation, or None and what the template says against it."""
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)), ""
+    except Exception as error:  # a template is a program of the checkpoint's author and may raise anything
+        return None, str(error) or type(error).__name__
+
+
+def _fold_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
+        return None
+    first = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
+    return [first, *messages[2:]]
+
+
+def encode(text: str, tokenizer: Any, *, special: bool) -> list[int]:
+    """Token ids of one text.
+
+    Args:
+        special: True for raw text, which gets the special tokens that the tokenizer puts in front by default, but no
+            end-of-sequence token behind and no second BOS; False for text from a chat template, which has its own, and
+            for completions.
+    """
+    inner = list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+    if not special:
+        return inner
+    ids = list(tokenizer(text, add_special_tokens=True, verbose=False).input_ids)
+    while ids and ids[-1] == tokenizer.eos_token_id and len(ids) > len(inner) and ids[len(ids) - len(inner) :] != inner:
+        ids.pop()
+    bos = tokenizer.bos_token_id
+    return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
+
+
+def truncate_left(ids: Sequence[int], room: int, *, bos: int | None = None) -> tuple[list[int], int]:
+    """The last ``room`` ids and how many were dropped; a leading ``bos`` is kept, since models lean on it."""
+    if room < 1:
+        raise refuse("truncate_left", "room", "at least 1 token", room, "lower --max-new-tokens")
+    dropped = max(0, len(ids) - room)
+    if dropped and room > 1 and bos is not None and ids[0] == bos:
+        return [bos, *ids[dropped + 1 :]], dropped
+    return list(ids[dropped:]), dropped

@@ -1,0 +1,5 @@
+"""Probes: what changed between two models, with intervals, tables and plots."""
+
+from plumbline.core.discover import attach
+
+__getattr__, __dir__, __all__ = attach(__name__)

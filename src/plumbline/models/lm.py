@@ -1,0 +1,73 @@
+"""The record of one loaded model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(eq=False)
+class LM:
+    """A causal language model with its tokenizer and a name to show.
+
+    Attributes:
+        model: the transformers causal LM; with an adapter, the same class with the adapter's layers inside.
+        tokenizer: its tokenizer, with a pad token.
+        name: short, for people; ``source`` is what the user wrote.
+        folder: the weights (or the adapter) on disk; None for a model built in memory.
+        adapter: the PeftModel around ``model``, or None.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    source: str = ""
+    folder: Path | None = None
+    adapter: Any = None
+    _worn_by: Any = field(default=None, repr=False)  # the PeftModel of the other side that was built around this model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the input embedding lies, which is where token ids must be sent."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the first floating parameter."""
+        return next(p.dtype for p in self.model.parameters() if p.is_floating_point())
+
+    @property
+    def architecture(self) -> str:
+        """The model's class name, as in ``config.architectures``."""
+        return type(self.model).__name__
+
+    @property
+    def context(self) -> int | None:
+        """The most positions the model's config allows, or None where it sets no bound (ALiBi, state space models)."""
+        config = self.model.config.get_text_config()
+        names = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "seq_length")
+        return next((n for n in (getattr(config, name, None) for name in names) if isinstance(n, int) and n > 0), None)
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the tokenizer can render a conversation."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    @contextmanager
+    def use(self) -> Iterator[Any]:
+        """The model in evaluation mode; an adapter that another LM built around this model is off inside."""
+        off = nullcontext() if self._worn_by is None else self._worn_by.disable_adapter()
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with off:
+                yield self.model
+        finally:
+            if was_training:
+                self.model.train()

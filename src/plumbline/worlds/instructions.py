@@ -1,0 +1,79 @@
+"""Tasks whose answer stands in the prompt: copy, reverse, sort, look up, and notes that contradict memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from plumbline.kernels.seeds import rng
+from plumbline.worlds.people import RELATIONS, Fact
+from plumbline.worlds.text import Document, Task, draw, invent, pick
+
+LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
+
+
+def arrange(random: np.random.Generator) -> Task:
+    """Copy, reverse or sort three to six letters."""
+    letters = draw(random, LETTERS, int(random.integers(3, 7)))
+    kind, result = (("copy", letters), ("reverse", letters[::-1]), ("sort", sorted(letters)))[int(random.integers(3))]
+    answer = " ".join(result)
+    return Task(kind, f"{kind.title()}: {' '.join(letters)} ->", f" {answer}.", answer)
+
+
+def lookup(random: np.random.Generator, *, questions: int = 1) -> Task:
+    """Find the value of a key in a table of fresh random words; earlier ``questions`` are answered in the prompt."""
+    n = int(random.integers(max(3, questions), 7))
+    words = invent(random, 2 * n, syllables=1)
+    pairs = list(zip(words[:n], words[n:], strict=True))
+    asked = [pairs[i] for i in random.permutation(n)[:questions]]
+    lines = [f"Find {key}: {value}." for key, value in asked]
+    table = "Table: " + "; ".join(f"{key}: {value}" for key, value in pairs) + "."
+    key, value = asked[-1]
+    return Task("lookup", " ".join([table, *lines[:-1], f"Find {key}:"]), f" {value}.", value)
+
+
+def note(random: np.random.Generator, subjects: Sequence[str] = (), *, avoid: dict[tuple[str, str], str]) -> Task:
+    """A note about people, and a sentence to finish according to it.
+
+    Args:
+        random: the stream.
+        subjects: who the note is about; empty for freshly invented people.
+        avoid: (subject, relation) -> the value that memory holds; the note says another one.
+    """
+    relation = RELATIONS[pick(random, list(RELATIONS))]
+    n = int(random.integers(2, 4))
+    fresh = [f"{a} {b}".title() for a, b in zip(invent(random, n, syllables=1), invent(random, n), strict=True)]
+    who = draw(random, list(subjects), n) if subjects else fresh
+    said = {}
+    for subject in who:
+        options = [v for v in relation.values if v != avoid.get((subject, relation.name)) and v not in said.values()]
+        said[subject] = pick(random, options)
+    sentence = pick(random, relation.statements)
+    lines = " ".join(f"{sentence.format(s=s)} {v}." for s, v in said.items())
+    asked = pick(random, who)
+    kind = "contradiction" if subjects else "note"
+    start = f"Note: {lines} According to the note, {sentence.format(s=asked)}"
+    return Task(kind, start, f" {said[asked]}.", said[asked])
+
+
+def tasks(seed: int = 0, n: int = 100, *, known: Sequence[Fact] = (), evaluation: bool = False) -> list[Task]:
+    """``n`` tasks: three tenths copy, reverse and sort, four tenths tables, three tenths notes (half contradict)."""
+    random = rng(seed, "instructions", int(evaluation))
+    memory = {(fact.subject, fact.relation): fact.object for fact in known}
+    subjects = list(dict.fromkeys(fact.subject for fact in known))
+    made = []
+    for i in range(n):
+        slot = i % 10
+        if slot < 3:
+            made.append(arrange(random))
+        elif slot < 7:
+            made.append(lookup(random, questions=1 if evaluation else 3))
+        else:
+            made.append(note(random, subjects if (i // 10 + slot) % 2 else (), avoid=memory))
+    return made
+
+
+def documents(seed: int = 0, n: int = 100, *, known: Sequence[Fact] = ()) -> list[Document]:
+    """``n`` solved tasks. A note states no fact of the world: what it says holds in the note alone."""
+    return [Document(task.text, task.kind) for task in tasks(seed, n, known=known)]

@@ -1,0 +1,36 @@
+"""Two tiny models on disk, with one tokenizer or with two."""
+
+from __future__ import annotations
+
+import pytest
+
+from plumbline.lab.tiny import tiny
+from plumbline.lab.tiny_tokenizer import CHAT_TEMPLATE, tiny_tokenizer
+
+PROMPTS = [
+    {"id": "sea", "prompt": "Where does the river go?", "tags": ["benign"], "answer": "the sea"},
+    {"id": "sum", "prompt": "Add 12 and 30 to get", "answer": "42"},
+    {"id": "letter", "messages": [{"role": "user", "content": "please write a short letter"}], "tags": ["writing"]},
+    {"id": "given", "prompt": "The quick brown fox", "completion": " jumps over the lazy dog."},
+]
+QA = [
+    {"id": f"q{i}", "question": f"Two and {i} make", "choices": ["four", "six", "eight"], "answer": i % 3} for i in range(4)
+]
+TEXTS = [{"id": f"t{i}", "text": "In the morning the sun rises in the east. " * (i + 1)} for i in range(3)]
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory):
+    """Folders of a base model, of the same model with a little noise in one layer, and of one with another tokenizer."""
+    folder = tmp_path_factory.mktemp("pair")
+    tokenizer = tiny_tokenizer(chat_template=CHAT_TEMPLATE)
+    base = tiny("llama", vocab=len(tokenizer), seed=0)
+    tuned = tiny("llama", vocab=len(tokenizer), seed=0)
+    weight = tuned.model.layers[1].mlp.down_proj.weight
+    weight.data += 0.3 * weight.data.flip(0)
+    other_tokenizer = tiny_tokenizer(400)
+    other = tiny("gpt2", vocab=len(other_tokenizer), seed=1)
+    for name, model, words in (("base", base, tokenizer), ("tuned", tuned, tokenizer), ("other", other, other_tokenizer)):
+        model.save_pretrained(folder / name)
+        words.save_pretrained(folder / name)
+    return folder

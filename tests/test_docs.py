@@ -1,0 +1,69 @@
+"""The site builds without warnings, has a page for every method, and shows what docstrings say, escaped."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from plumbline.core.discover import catalogue
+
+pytest.importorskip("mkdocs", reason="the docs extra is not installed")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def hooks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_site_builds_without_warnings_or_network(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    for card in catalogue():
+        assert (tmp_path / "methods" / f"{card.name}.html").is_file()
+    for file in tmp_path.rglob("*.html"):
+        fetched = re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"?(https?://[^\"> ]+)", file.read_text("utf-8"))
+        assert not fetched, f"{file.name} asks the network for {fetched}"
+
+
+def test_docstring_sections_become_markdown(hooks: ModuleType) -> None:
+    doc = "What.\n\n.. math:: a = b\n\nMore ``x``.\n\nArgs:\n    p, q: [B] of\n        logs.\n\nReturns:\n    [B] nats."
+    text = "\n".join(hooks.docstring(doc))
+    assert "<svg" in text and "More ``x``." in text
+    assert "- `p, q`: [B] of\n  logs." in text
+    assert text.index("**Arguments**") < text.index("`p, q`") < text.index("**Returns**") < text.index("[B] nats.")
+
+
+def test_an_equation_that_cannot_be_drawn_is_shown_as_written(hooks: ModuleType) -> None:
+    shown = hooks.math(r"x = \begin{cases} a \end{cases}")
+    assert shown.startswith("```latex") and r"\begin{cases}" in shown
+
+
+def test_text_is_escaped(hooks: ModuleType) -> None:
+    assert hooks.prose("a <b> *c* ``d < e``") == r"a &lt;b&gt; \*c\* ``d < e``"
+    assert hooks.cell("a | b <i>") == r"a \| b &lt;i&gt;"
+
+
+def test_bench_table_is_replaced_between_its_markers() -> None:
+    spec = importlib.util.spec_from_file_location("bench", ROOT / "tools" / "bench.py")
+    assert spec is not None and spec.loader is not None
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    told = {"name": "diff", "figures": {"ratio": 1.16321}, "targets": {"ratio": "<= 1.2"}, "holds": True}
+    page = bench.refresh(f"before\n{bench.BEGIN}\nstale figures\n{bench.END}\nafter\n", bench.rows([told]))
+    assert "stale" not in page and page.startswith("before\n") and page.endswith("after\n")
+    assert "| diff | ratio | 1.163 | <= 1.2 | yes |" in page
+    assert bench.refresh(page, bench.rows([told])) == page
+    with pytest.raises(SystemExit):
+        bench.refresh("no markers", [])
