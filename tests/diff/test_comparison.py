@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tests.diff.conftest import PROMPTS, QA, TEXTS
+from tests.diff.cases import PROMPTS, QA, TEXTS
 
 import plumbline
 from plumbline.core.errors import InputError, PlumblineError

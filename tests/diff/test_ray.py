@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.diff.conftest import PROMPTS, QA, TEXTS
+from tests.diff.cases import PROMPTS, QA, TEXTS
 
 import plumbline
 from plumbline.core.errors import InputError

@@ -1,4 +1,4 @@
-"""The report as a person meets it: opened from disk in a browser, filtered, sorted, hovered, on a phone, in the dark."""
+"""The report as a person meets it: opened in a browser, filtered, sorted, hovered, on a phone, in the dark."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def shift() -> Finding:
         interval_method="cluster bootstrap by prompt, 95%",
         n_items=18234,
         n_clusters=400,
-        needs="Greedy responses of the tuned model and one tokenizer; means little when responses are a few tokens long.",
+        needs="Greedy responses of the tuned model and one tokenizer; means little when responses are short.",
         figure=figure,
         texts=(
             {"title": "prompt 17: What is the capital of …", "tokens": tokens},
@@ -105,7 +105,7 @@ def divergence() -> Finding:
         title="Mean KLD",
         value=0.1523,
         unit="nats",
-        sentence="The tuned model moved 0.152 nats per token on average, but the worst 1% of positions moved 1.84 nats or more.",
+        sentence="The tuned model moved 0.152 nats per token on average, but the worst 1% moved 1.84 nats or more.",
         interval=(0.1411, 0.1639),
         interval_method="cluster bootstrap by prompt, 95%",
         n_items=18234,
@@ -163,8 +163,8 @@ def flips() -> Finding:
         needs="Labelled questions answered by both models.",
         table=tuple(rows),
         parts=(
-            Finding(name="accuracy_change", title="Change in accuracy", value=0.0241, unit="change in share of questions",
-                    sentence="Net gain.", interval=(0.004, 0.0431), direction=1),
+            Finding(name="accuracy_change", title="Change in accuracy", value=0.0241, interval=(0.004, 0.0431),
+                    unit="change in share of questions", sentence="Net gain.", direction=1),
             Finding(name="mcnemar_p", title="McNemar p", value=0.0000213, sentence="The flips are not chance."),
         ),
     )  # fmt: skip
@@ -172,6 +172,7 @@ def flips() -> Finding:
 
 def weights() -> Finding:
     z = [[abs(math.sin(i * 3 + j)) * (i + 1) / 8 for j in range(7)] for i in range(8)]
+    tensors = [f"model.layers.{i}.mlp.down_proj.weight" for i in range(8)]
     names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     return Finding(
         name="weight_change",
@@ -180,20 +181,20 @@ def weights() -> Finding:
         unit="relative Frobenius norm",
         sentence="The weights moved by 0.4%, most in the last two layers; the embedding is frozen.",
         figure={
-            "data": [{"type": "heatmap", "z": z, "x": names, "y": [f"layer {i}" for i in range(8)], "colorscale": "Viridis"}],
+            "data": [{"type": "heatmap", "z": z, "x": names, "y": [f"layer {i}" for i in range(8)]}],
             "layout": {"title": {"text": "Change by layer and matrix"}, "height": 420},
         },
         parts=(
             Finding(name="effective_rank", title="Effective rank of the difference", value=8.3, unit="of 192",
                     sentence="Looks like an adapter of rank 8.",
-                    table=tuple({"tensor": f"model.layers.{i}.mlp.down_proj.weight", "rank": 8 + i % 3, "share_of_norm": 0.13 / (i + 1)} for i in range(8))),
+                    table=tuple({"tensor": t, "rank": 8 + i % 3, "share": 0.13 / (i + 1)} for i, t in enumerate(tensors))),
         ),
     )  # fmt: skip
 
 
 def others() -> list[Finding]:
     nothing = Finding(
-        name="exposure_gap", title="Exposure gap", value=None, unit="nats", direction=-1, warnings=("No completions were given.",),
+        name="exposure_gap", title="Exposure gap", value=None, unit="nats", direction=-1, warnings=("No completions.",),
         sentence="Undefined: no prompt has a given completion; add `completion` to the prompts to measure it.",
     )  # fmt: skip
     calm = Finding(name="ece_change", title="Change in calibration error", value=-0.012, unit="ECE", direction=-1,
@@ -201,8 +202,8 @@ def others() -> list[Finding]:
     better = Finding(name="length_gain", title="Distinct-2 gain", value=0.083, unit="ratio", direction=1,
                      interval=(0.061, 0.102), sentence="Responses repeat themselves less.")  # fmt: skip
     hostile = Finding(name="hostile", title=HOSTILE, value=1234567, unit=HOSTILE, sentence=HOSTILE, needs=HOSTILE,
-                      figure={"data": [{"x": [HOSTILE, '<a href="https://evil.example/">click</a>'], "y": [1, 2], "type": "bar", "text": ["<b>x</b>", "y"]}],
-                              "layout": {"title": {"text": "Names <br>that bite"}}},
+                      figure={"data": [{"x": [HOSTILE, '<a href="https://evil.example/">click</a>'], "y": [1, 2],
+                                        "type": "bar", "text": ["<b>x</b>", "y"]}], "layout": {"title": {"text": "Names <br>that bite"}}},
                       table=({HOSTILE: HOSTILE},), warnings=(HOSTILE,))  # fmt: skip
     return [nothing, calm, better, hostile]
 
@@ -211,7 +212,7 @@ def meta() -> dict[str, Any]:
     return {
         "base": "/models/acme/llama-15m-base-checkpoint-000120000",
         "tuned": "acme/llama-15m-chat-v2",
-        "command": "plumbline diff /models/acme/llama-15m-base-checkpoint-000120000 acme/llama-15m-chat-v2 --qa qa.jsonl -o report.html",
+        "command": "plumbline diff /models/acme/llama-15m-base-checkpoint-000120000 acme/llama-15m-chat-v2 -o r.html",
         "times": {"created": "2026-11-21T12:00:00Z", "seconds": 133.4},
         "versions": {"plumbline": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0", "python": "3.11.9"},
         "seed": 0,

@@ -69,7 +69,7 @@ def test_compare_equals_a_slow_loop(v: int) -> None:
     za, zb, y = pair(9, v)
     got = vocab.compare(za, zb, y)
     check(za, zb, y, got)
-    order = za.sort(-1, descending=True, stable=True)
+    order = za.sort(dim=-1, descending=True, stable=True)
     assert torch.equal(got["top_ids_a"].long(), order.indices[:, :5])
     assert torch.allclose(got["top_logps_a"], za.log_softmax(-1).gather(1, order.indices[:, :5]), atol=1e-5)
 
@@ -84,7 +84,7 @@ def test_ties_in_bf16_go_to_the_lower_id(v: int) -> None:
     check(za, zb, y, got)
     assert got["ties_a"].max() == v - 1 and (got["ties_b"] > 0).any()
     assert got["argmax_a"][2] == 0
-    assert torch.equal(got["top_ids_a"].long(), za.sort(-1, descending=True, stable=True).indices[:, :5])
+    assert torch.equal(got["top_ids_a"].long(), za.sort(dim=-1, descending=True, stable=True).indices[:, :5])
 
 
 def test_identities() -> None:
@@ -219,7 +219,7 @@ def test_one_model_functions() -> None:
     assert vocab.rank(za, y).tolist() == [
         1 + sum(x > r[i] for x in r) for r, i in zip(za.tolist(), y.tolist(), strict=True)
     ]
-    top = za.softmax(-1).sort(-1, descending=True).values
+    top = za.softmax(-1).sort(dim=-1, descending=True).values
     assert torch.allclose(vocab.topk_mass(za, 3), top[:, :3].sum(-1))
     assert torch.allclose(vocab.topk_mass(za, 99), torch.ones(N))
     z = za.double().requires_grad_()

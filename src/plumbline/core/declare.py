@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 from plumbline.core.errors import DeclarationError, InputError, refuse
+from plumbline.core.finding import plain
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,6 +72,10 @@ class Param:
     default: Any
     choices: tuple[Any, ...] = ()
 
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
     def describe(self) -> str:
         noun = {float: "a number", int: "a whole number"}.get(self.type, getattr(self.type, "__name__", str(self.type)))
         text = "one of " + ", ".join(map(repr, self.choices)) if self.choices else noun
@@ -91,7 +96,7 @@ class Param:
 
     def check(self, method: str, value: Any) -> None:
         if not self.admits(value):
-            remedy = "leave it out" if self.default is inspect.Parameter.empty else f"pass {self.name}={self.default!r}"
+            remedy = "see its docstring" if self.required else f"pass {self.name}={self.default!r}"
             raise refuse(method, self.name, self.describe(), value, remedy)
 
 
@@ -117,7 +122,7 @@ class Card:
     def to_json(self) -> dict[str, Any]:
         paper = None if self.paper is None else dict(vars(self.paper))
         claims = [{"sentence": c.sentence, "name": c.name, "cost": c.cost} for c in self.claims]
-        params = {p.name: {"expects": p.describe(), "default": _plain(p.default)} for p in self.params.values()}
+        params = {p.name: {"expects": p.describe(), "default": None if p.required else plain(p.default)} for p in self.params.values()}
         told = {"name": self.name, "room": self.room, "kind": self.kind.name, "paper": paper, "says": self.says}
         told |= {"differs": list(self.differs), "needs": list(self.needs), "gives": list(self.gives)}
         return told | {"params": params, "claims": claims}
@@ -197,13 +202,6 @@ function = Kind(
 KINDS = {kind.name: kind for kind in (weight_rule, edit, logit_rule, sampler, objective, probe, function)}
 
 
-def _plain(value: Any) -> Any:
-    """A default as JSON can hold it."""
-    if value is inspect.Parameter.empty:
-        return None
-    return value if isinstance(value, (bool, int, float, str, type(None))) else getattr(value, "__name__", repr(value))
-
-
 def _read(
     kind: Kind, fn: Callable[..., Any], paper: Paper | None, says: str, lists: dict[str, tuple[str, ...]]
 ) -> Card:
@@ -276,7 +274,7 @@ def _param(method: str, name: str, hint: Any, default: Any) -> Param:
             f"{method}: {name} is annotated {hint!r}, which cannot be checked; use Positive, Count, ..."
         )
     param = Param(name, hint, bound, optional, default, choices)
-    if default is not inspect.Parameter.empty and not param.admits(default):
+    if not param.required and not param.admits(default):
         raise DeclarationError(f"{method}: the default {name}={default!r} is not {param.describe()}")
     return param
 
@@ -300,19 +298,11 @@ class Evidence:
             raise DeclarationError(f"a claim must record measured numbers by name, got {self.measured!r}")
         object.__setattr__(self, "holds", bool(self.holds))
         object.__setattr__(self, "control", bool(self.control))
-        object.__setattr__(self, "measured", {str(k): _number(v) for k, v in self.measured.items()})
+        object.__setattr__(self, "measured", plain(self.measured))
 
     @property
     def passed(self) -> bool:
         return self.holds and self.control
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _number(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)) or (hasattr(value, "tolist") and getattr(value, "ndim", 0)):
-        return [_number(v) for v in (value if isinstance(value, (list, tuple)) else value.tolist())]
-    return value.item() if hasattr(value, "item") else value
 
 
 @dataclass(frozen=True)

@@ -6,22 +6,12 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from plumbline.core.errors import InputError
 
-
-class EstimateLike(Protocol):
-    """What ``kernels.stats`` returns: a value, its interval, and how they were made."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    level: float
-    method: str
-    n_items: int
-    n_clusters: int
-    warnings: tuple[str, ...]
+if TYPE_CHECKING:
+    from plumbline.kernels.stats import Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +63,7 @@ class Finding:
         object.__setattr__(self, "title", self.title or self.name.replace("_", " "))
 
     @classmethod
-    def of(cls, name: str, estimate: EstimateLike, *, warnings: tuple[str, ...] = (), **more: Any) -> Finding:
+    def of(cls, name: str, estimate: Estimate, *, warnings: tuple[str, ...] = (), **more: Any) -> Finding:
         """A finding whose value, interval and counts come from a statistics kernel's estimate."""
         known = estimate.low is not None and estimate.high is not None
         fields: dict[str, Any] = {

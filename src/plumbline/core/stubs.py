@@ -34,7 +34,6 @@ def main(arguments: list[str]) -> int:
         return bool(stale)
     for file in stale:
         file.write_text(stubs()[file])
-        print(f"wrote {file.relative_to(HOUSE)}")
     return 0
 
 

@@ -9,7 +9,7 @@ import platform
 import shlex
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -36,15 +36,19 @@ class Comparison(Records):
     """What one comparison found; also its records, read lazily from the run folder.
 
     Attributes:
-        findings: one per probe that ran, in the catalogue's order.
-        skipped: ``{"name", "reason"}`` for each probe that did not.
+        probes: finding by the name of the probe that made it, in the catalogue's order; ``meta["skipped"]`` says of
+            the other probes why they did not run.
     """
 
     def __init__(
-        self, folder: Path | str, meta: dict[str, Any], findings: Sequence[Finding] = (), **models: Any
+        self, folder: Path | str, meta: dict[str, Any], probes: Mapping[str, Finding] | None = None, **models: Any
     ) -> None:
         super().__init__(folder, meta, **models)
-        self.findings = tuple(findings)
+        self.probes = dict(probes or {})
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return tuple(self.probes.values())
 
     @property
     def tokens(self) -> Any:
@@ -54,14 +58,15 @@ class Comparison(Records):
         return ds.dataset(self.path("tokens" if self.has("tokens") else "spans"), format="parquet")
 
     def flat(self) -> dict[str, Finding]:
-        """Every finding and part by name."""
-        found: dict[str, Finding] = {}
+        """Every finding and part by name; a probe's name also stands for its headline."""
+        found = dict(self.probes)
         for finding in self.findings:
             found |= finding.flat()
         return found
 
     def to_json(self) -> dict[str, Any]:
-        return {"meta": plain(self.meta), "findings": [finding.to_json() for finding in self.findings]}
+        findings = [{"probe": probe, **finding.to_json()} for probe, finding in self.probes.items()]
+        return {"meta": plain(self.meta), "findings": findings}
 
     def json(self, path: Path | str) -> Path:
         """Write the findings for machines."""
@@ -80,7 +85,7 @@ class Comparison(Records):
         if not file.exists():
             raise refuse("Comparison.open", "folder", "a finished run", str(folder), "finish it with --resume")
         told = json.loads(file.read_text(encoding="utf-8"))
-        return cls(folder, told["meta"], [Finding.from_json(f) for f in told["findings"]])
+        return cls(folder, told["meta"], {f.pop("probe"): Finding.from_json(f) for f in told["findings"]})
 
 
 def compare(
@@ -132,7 +137,7 @@ def compare(
     meta = _meta(spec, prepared, command, started)
     comparison = Comparison(folder, meta, base=first, tuned=second)
     _tell_faults(comparison)
-    comparison.findings = tuple(_measure(cards, comparison))
+    comparison.probes = dict(_measure(cards, comparison))
     meta["times"]["seconds"] = round(time.time() - started, 1)
     comparison.json(folder / "findings.json")
     return comparison
@@ -312,7 +317,7 @@ def _tell_faults(comparison: Comparison) -> None:
         comparison.meta["counts"]["positions"] = len(frame)
 
 
-def _measure(cards: Iterable[Card], comparison: Comparison) -> Iterator[Finding]:
+def _measure(cards: Iterable[Card], comparison: Comparison) -> Iterator[tuple[str, Finding]]:
     """Run every probe whose needs are met; say of the others why they did not run."""
     names: set[str] = set()
     for card in cards:
@@ -332,7 +337,7 @@ def _measure(cards: Iterable[Card], comparison: Comparison) -> Iterator[Finding]
         if clash:
             raise InputError(f"two probes report a number named {sorted(clash)[0]!r}; names are unique over a report")
         names |= finding.flat().keys()
-        yield finding
+        yield card.name, finding
 
 
 def _met(need: str, comparison: Comparison) -> bool:

@@ -34,7 +34,7 @@ NEEDS = (
     needs=("weights",),
     gives=("weight_change", "weights_frozen", "weights_low_rank", "weights_rank_fraction", "weights_top_layer"),
 )
-def weightrelative_change(comparison: Records, *, seed: int = 0) -> Finding:
+def weight_change(comparison: Records, *, seed: int = 0) -> Finding:
     r"""Relative change over all shared tensors, exact (every stored weight is read, one tensor [m, n] at a time).
 
     .. math:: \sqrt{\textstyle\sum_t \|B_t - A_t\|_F^2} \Big/ \sqrt{\textstyle\sum_t \|A_t\|_F^2}
@@ -128,7 +128,7 @@ def merged_adapter_is_recognised() -> Evidence:
         with tempfile.TemporaryDirectory() as folder:
             sides = {side: LM(None, None, side, folder=write(Path(folder) / side, tensors).folder)
                      for side, tensors in (("base", before), ("tuned", merged))}  # fmt: skip
-            finding = weightrelative_change(Records.of(Path(folder) / "records", **sides))
+            finding = weight_change(Records.of(Path(folder) / "records", **sides))
         found[kind] = next(r for r in finding.table if r["tensor"] == name) | {
             "others_frozen": all(r["frozen"] for r in finding.table if r["tensor"] != name)
         }
