@@ -12,7 +12,7 @@ import pytest
 from plumbline.core.discover import HOUSE, methods
 
 Broken = Iterator[tuple[int, str]]
-TRAINS_THE_ZOO = "models/zoo/train.py"
+SAVE_MODELS = ("models/zoo/train.py", "train/", "checks/", "lab/")  # whole models, through transformers itself
 FLAGS = {"loss_type", "algorithm", "mode"}
 WEIGHT_FILES = {"safe_open", "load_file", "save_file", "load_safetensors", "save_safetensors"}
 HOOKS = {"register_forward_hook", "register_forward_pre_hook", "register_module_forward_hook"}
@@ -88,7 +88,7 @@ def weight_files(tree: ast.AST, path: str) -> Broken:
     for node, name in calls(tree):
         if name.rsplit(".", 1)[-1] in WEIGHT_FILES or name in {"torch.load", "torch.save"}:
             yield node.lineno, f"{name}: read and write weights with kernels.shards"
-        if name.endswith("save_pretrained") and path != TRAINS_THE_ZOO and not path.startswith("train/"):
+        if name.endswith("save_pretrained") and not path.startswith(SAVE_MODELS):
             yield node.lineno, f"{name}: write weights with kernels.shards"
     for line, name in imported(tree):
         if name.split(".")[0] == "safetensors":
@@ -261,7 +261,7 @@ def test_kernels_may_do_the_hard_things_but_stay_short() -> None:
     assert "at most 150" in broken("x = 1\n" * 151, "measure/shift/_planted.py", set())[0]
 
 
-def test_only_the_zoo_and_the_trainer_save_models() -> None:
-    assert broken("model.save_pretrained(folder)", TRAINS_THE_ZOO, set()) == []
-    assert broken("model.save_pretrained(folder)", "train/fit.py", set()) == []
+def test_few_places_save_whole_models() -> None:
+    for path in ("models/zoo/train.py", "train/fit.py", "checks/probe.py", "lab/tiny.py"):
+        assert broken("model.save_pretrained(folder)", path, set()) == []
     assert broken("model.save_pretrained(folder)", "models/zoo/other.py", set()) != []

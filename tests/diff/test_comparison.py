@@ -13,6 +13,7 @@ from tests.diff.cases import PROMPTS, QA, TEXTS
 import plumbline
 from plumbline.core.errors import InputError, PlumblineError
 from plumbline.diff.prepare import Settings
+from plumbline.lab.tiny import tiny
 from plumbline.models import load
 
 SETTINGS = Settings(max_new_tokens=8, batch_tokens=200, samples=2)
@@ -87,16 +88,17 @@ def test_choices_are_scored_as_continuations(comparison, pair):
 
 
 def test_a_model_against_itself_shows_nothing(pair, tmp_path):
-    found = run(pair, tmp_path / "run", tuned="base").flat()
+    answered = [row for row in PROMPTS if "completion" not in row]
+    found = run(pair, tmp_path / "run", tuned="base", prompts=answered).flat()
     for name in ("divergence", "token_shift", "negative_flips", "weight_change"):
         assert found[name].value == 0, name
 
 
 def test_findings_json_and_report(comparison, tmp_path):
     told = json.loads(comparison.json(tmp_path / "out.json").read_text())
-    assert {f["name"] for f in told["findings"]} >= {"token_shift", "divergence", "branching_factor", "update_flips"}
+    assert {f["probe"] for f in told["findings"]} >= {"token_shift", "divergence", "branching_factor", "update_flips"}
     page = comparison.report(tmp_path / "report.html").read_text()
-    assert "<html" in page and "divergence" in page
+    assert "<html" in page and comparison.probes["divergence"].sentence.split(" ")[0] in page
     again = plumbline.Comparison.open(comparison.folder)
     assert [f.name for f in again.findings] == [f.name for f in comparison.findings]
     assert comparison.tokens.count_rows() == comparison.meta["counts"]["positions"]
@@ -105,12 +107,12 @@ def test_findings_json_and_report(comparison, tmp_path):
 def test_every_part_was_declared(comparison):
     from plumbline.core.discover import get
 
-    for finding in comparison.findings:
-        assert set(finding.flat()) <= {finding.name, *get(finding.name).gives}
+    for probe, finding in comparison.probes.items():
+        assert set(finding.flat()) <= {probe, *get(probe).gives}
 
 
 def test_no_probe_fails_on_good_input(comparison):
-    assert all("needs" in s["reason"] or "at least" in s["reason"] for s in comparison.meta["skipped"]), comparison.meta["skipped"]
+    assert [s["name"] for s in comparison.meta["skipped"]] == ["span_shift"], comparison.meta["skipped"]
 
 
 def test_different_tokenizers_are_compared_on_spans(pair, tmp_path):
@@ -119,17 +121,25 @@ def test_different_tokenizers_are_compared_on_spans(pair, tmp_path):
     spans = comparison.table("spans")
     text = spans[spans["item"] == spans["item"].max()]
     assert "".join(text["text"]) == TEXTS[-1]["text"] and (spans["byte_kl_ab"] >= -1e-6).all()
-    assert (spans["logp_a"] <= 0).all() and "span_shift" in {f.name for f in comparison.findings}
+    assert (spans["logp_a"] <= 0).all() and "span_shift" in comparison.probes
     assert any("byte-aligned" in s["reason"] for s in comparison.meta["skipped"] if s["name"] == "token_shift")
 
 
 def test_vocabulary_padded_on_one_side_is_compared_on_the_shared_ids(pair, tmp_path):
-    padded = load(pair / "base")
-    padded.model.resize_token_embeddings(len(padded.tokenizer) + 7, mean_resizing=False)
-    padded.model.get_output_embeddings().weight.data[-7:] = -20 * padded.model.get_output_embeddings().weight.data[:7].abs()
-    comparison = plumbline.compare(pair / "base", padded, text=TEXTS, settings=SETTINGS, records=tmp_path / "run")
+    lms = []
+    for rows in (0, 7):
+        model, tokenizer = tiny("gpt2", vocab=400, seed=1), load(pair / "other").tokenizer
+        model.transformer.ln_f.bias.data[0] = 10.0
+        model.resize_token_embeddings(400 + rows, mean_resizing=False)
+        model.lm_head.weight.data[400:] = torch.eye(model.config.hidden_size)[0] * -20  # logits of about -200
+        lms.append((model, tokenizer))
+    comparison = plumbline.compare(*lms, text=TEXTS, settings=SETTINGS, records=tmp_path / "run")
     tokens = comparison.table("tokens")
-    assert tokens["outside_a"].max() < 1e-6 and tokens["kl_ab"].max() < 1e-5
+    assert 0 <= tokens["outside_b"].max() < 1e-6 and tokens["kl_ab"].max() < 1e-5
+    assert np.allclose(tokens["logp_a"], tokens["logp_b"], atol=1e-4)
+    lms[1][0].lm_head.weight.data[400:] *= -1
+    with pytest.raises(InputError, match="the shared vocabulary"):
+        plumbline.compare(*lms, text=TEXTS, settings=SETTINGS, records=tmp_path / "refused")
 
 
 def test_broken_logits_are_named_and_left_out(pair, tmp_path):
@@ -139,7 +149,7 @@ def test_broken_logits_are_named_and_left_out(pair, tmp_path):
     texts = [*TEXTS, {"id": "bad", "text": "The box x is here"}]
     comparison = plumbline.compare(pair / "base", broken, text=texts, settings=SETTINGS, records=tmp_path / "run")
     (warning,) = [w for w in comparison.meta["warnings"] if "NaN" in w]
-    assert "bad" in warning and "t1" not in warning
+    assert warning.startswith("tuned gave") and "bad" in warning and "t1" not in warning
     assert np.isfinite(comparison.table("tokens")[["kl_ab", "logp_b"]].to_numpy()).all()
 
 

@@ -188,6 +188,7 @@ def test_a_pair_shares_one_set_of_weights(saved, tmp_path, init):
     adapter = lora(saved, tmp_path / "adapter", named=str(saved), init_lora_weights=init)
     base, tuned = load_pair(saved, adapter)
     assert torch.equal(logits(base), logits(load(saved)))
+    assert torch.equal(base.model(torch.arange(8)[None]).logits, logits(base))  # outside use() as well
     assert torch.allclose(logits(tuned), logits(load(adapter)), atol=1e-5)
     assert (logits(tuned) - logits(base)).abs().max() > 1e-2
     # adapters that rewrite their base as they are put on cannot share it

@@ -38,8 +38,8 @@ def test_copy_reverse_sort_and_lookup_answers() -> None:
             expected = {"copy": letters, "reverse": letters[::-1], "sort": sorted(letters)}[task.kind]
             assert task.answer.split() == expected
         elif task.kind == "lookup":
-            table = dict(re.findall(r"(\w+): (\w+)", task.prompt.removeprefix("Table: ").rsplit(" Find", 1)[0]))
-            assert task.answer == table[task.prompt.rsplit("Find ", 1)[1].rstrip(":")]
+            table = dict(re.findall(r"([a-z]) (\w+)[,.]", task.prompt.split(" Find")[0]))
+            assert task.answer == table[task.prompt.rsplit("Find ", 1)[1]]
         else:
             noted, asked = task.prompt.split(" According to the note, ")
             assert f"{asked} {task.answer}." in noted

@@ -323,9 +323,7 @@ def _measure(cards: Iterable[Card], comparison: Comparison) -> Iterator[tuple[st
     for card in cards:
         missing = [need for need in card.needs if not _met(need, comparison)]
         if missing:
-            reason = f"needs {' and '.join(missing)}, which this comparison does not have"
-            if not comparison.meta["same_tokenizer"] and "tokens" in missing:
-                reason = "needs one tokenizer; these models have two and are compared on byte-aligned spans"
+            reason = _REASONS.get(missing[0], f"needs {missing[0]}, which this comparison does not have")
             comparison.meta["skipped"].append({"name": card.name, "reason": reason})
             continue
         try:
@@ -338,6 +336,15 @@ def _measure(cards: Iterable[Card], comparison: Comparison) -> Iterator[tuple[st
             raise InputError(f"two probes report a number named {sorted(clash)[0]!r}; names are unique over a report")
         names |= finding.flat().keys()
         yield card.name, finding
+
+
+_REASONS = {
+    "tokens": "needs positions that both models score with one tokenizer; two tokenizers are compared on byte-aligned spans",
+    "spans": "compares models with two tokenizers; these read the same tokens",
+    "samples": "needs prompts to sample from",
+    "outputs": "needs prompts or questions to answer",
+    "weights": "needs both models' weight files",
+}
 
 
 def _met(need: str, comparison: Comparison) -> bool:

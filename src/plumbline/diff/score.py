@@ -103,17 +103,20 @@ def pair(a: Arm, b: Arm, rows: Sequence[Sequence[int]], starts: Sequence[int], b
 def compare(za: Tensor, zb: Tensor, labels: Tensor, limit: int | None) -> dict[str, Tensor]:
     """``vocab.compare`` on the ids that both models have; mass elsewhere goes to ``outside_a``, ``outside_b``."""
     zb = zb.to(za.device)
+    cut = [(arm, z if limit is None else z[:, :limit]) for arm, z in (("a", za), ("b", zb))]
+    columns = vocab.compare(cut[0][1], cut[1][1], labels if limit is None else labels.clamp(max=limit - 1))
+    faulty = columns["ent_a"].isnan()  # either model's: compare leaves no number of such a row
+    for arm, z in cut:
+        columns[f"broken_{arm}"] = faulty.clone()
+        columns[f"broken_{arm}"][faulty] = ~(z[faulty] < torch.inf).all(-1)
+        columns[f"outside_{arm}"] = torch.zeros(len(labels), device=z.device)
     if limit is None:
-        columns = vocab.compare(za, zb, labels)
-        outside = torch.zeros(len(labels))
-        return {**columns, "outside_a": outside, "outside_b": outside}
-    known = labels < limit
-    columns = vocab.compare(za[:, :limit], zb[:, :limit], labels.clamp(max=limit - 1))
+        return columns
     for arm, z in (("a", za), ("b", zb)):
         loss = z[:, :limit].logsumexp(-1) - z.logsumexp(-1)  # log of the mass on shared ids
         columns[f"outside_{arm}"] = -torch.expm1(loss)
         # log-probabilities stay as the model gives them; divergences are between the renormalised shared parts
-        columns[f"logp_{arm}"] = torch.where(known, columns[f"logp_{arm}"] + loss, -torch.inf)
+        columns[f"logp_{arm}"] = torch.where(labels < limit, columns[f"logp_{arm}"] + loss, -torch.inf)
     return columns
 
 

@@ -97,15 +97,14 @@ class Worker:
 
         ends = _ends(lm)
         # an own configuration: checkpoints ship penalties and temperatures that are not the model's distribution
-        how = GenerationConfig(
-            max_new_tokens=new, do_sample=key is not None, temperature=1.0, top_k=0, top_p=1.0,
-            eos_token_id=ends or None, pad_token_id=lm.tokenizer.pad_token_id,
-        )  # fmt: skip
+        plain = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if key else {"do_sample": False}
+        pad_id = lm.tokenizer.pad_token_id
+        how = GenerationConfig(max_new_tokens=new, eos_token_id=ends or None, pad_token_id=pad_id, **plain)
         said: list[list[int]] = [[] for _ in prompts]
 
         def run(group: list[int]) -> None:
-            ids, mask = pad([prompts[i] for i in group], lm.tokenizer.pad_token_id, side="left", device=lm.device)
-            with lm.use() as model, forked(self.settings.seed, arm, group[0], *(key or ())):
+            ids, mask = pad([prompts[i] for i in group], pad_id, side="left", device=lm.device)
+            with lm.use() as model, forked(self.settings.seed, arm, group[0], *(key or ()), devices=[lm.device]):
                 grown = model.generate(ids, attention_mask=mask, generation_config=how)
             for i, row in zip(group, grown[:, ids.shape[1] :].tolist(), strict=True):
                 end = next((n + 1 for n, token in enumerate(row) if token in ends), len(row))
@@ -214,7 +213,7 @@ def _array(values: np.ndarray) -> pa.Array:
 
 def _finite(columns: Columns, items: np.ndarray) -> tuple[Columns, pa.Table]:
     """Positions at which a model returned NaN or infinite logits are left out, counted per item and arm."""
-    broken = {arm: ~np.isfinite(columns[f"ent_{arm}"]) for arm in "ab"}
+    broken = {arm: columns.pop(f"broken_{arm}") for arm in "ab"}
     notes = [
         (int(items[r]), arm, int(n))
         for arm, bad in broken.items()

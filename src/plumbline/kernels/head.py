@@ -128,11 +128,8 @@ class Head:
         if self.scale != 1.0:
             raw = raw * self.scale if grad else raw.mul_(self.scale)
         if self.softcap is not None:
-            raw = (
-                torch.tanh(raw / self.softcap) * self.softcap
-                if grad
-                else raw.div_(self.softcap).tanh_().mul_(self.softcap)
-            )
+            raw = raw / self.softcap if grad else raw.div_(self.softcap)
+            raw = torch.tanh(raw) * self.softcap if grad else raw.tanh_().mul_(self.softcap)
         return raw
 
     def _linear(self, hidden: Tensor) -> Tensor:
@@ -152,9 +149,8 @@ class Head:
 def head_of(model: nn.Module) -> Head:
     """The output head of a transformers causal language model.
 
-    The scale and soft cap that its config names are tried against the model's own logits on 16 positions, and only a
-    form that reproduces them (1e-3 in float32, 2% of the largest logit in half precision) is used; when none does,
-    the head asks the model itself. The check runs once per model.
+    The scale and soft cap that its config names are tried against the model's own logits on 16 positions; a form that
+    reproduces them (1e-3 in float32, 2% of the largest logit in half precision) is used, else the model is asked.
 
     Raises:
         InputError: the model has no output head, is an encoder-decoder, or sees later tokens at earlier positions.
@@ -170,13 +166,7 @@ def head_of(model: nn.Module) -> Head:
 def _verified_law(model: nn.Module, module: nn.Module) -> tuple[float, float | None, bool]:
     config: Any = model.config
     if getattr(config, "is_encoder_decoder", False):
-        raise refuse(
-            "head",
-            "model",
-            "a decoder-only language model",
-            type(model).__name__,
-            "pass a causal LM",
-        )
+        raise refuse("head", "model", "a decoder-only language model", type(model).__name__, "pass a causal LM")
     vocab = int(_base(module).weight.shape[0])  # type: ignore[union-attr, index]
     device = next(model.parameters()).device
     ids = (torch.arange(18, device=device).reshape(2, 9) % 9 * 7 + 3) % vocab
@@ -187,10 +177,10 @@ def _verified_law(model: nn.Module, module: nn.Module) -> tuple[float, float | N
         with _head_input(module, lambda h: h) as seen:
             logits = model(input_ids=ids, use_cache=False).logits.float()
         hidden = _only(model, seen)
-        size = max(1.0, float(logits.abs().nan_to_num().max()))
+        size = float(logits.abs().nan_to_num().max())
         half = hidden.dtype.itemsize < 4
-        limit = 2e-2 * size if half else 1e-3
-        if _distance(logits[0, :-1], logits[1, :-1]) > (limit if half else 1e-5 * size):
+        limit = 2e-2 * size if half else 1e-3 * min(1.0, size)
+        if _distance(logits[0, :-1], logits[1, :-1]) > (limit if half else 1e-5 * max(1.0, size)):
             raise refuse(
                 "head", "model", "a causal language model", f"{type(model).__name__}, whose early positions see later "
                 "tokens", "pass a model that predicts the next token",
@@ -200,16 +190,12 @@ def _verified_law(model: nn.Module, module: nn.Module) -> tuple[float, float | N
         for v in (getattr(text, name, None) for name in _MULTIPLIERS):
             scales = [v, 1 / v, *scales] if isinstance(v, (int, float)) and v > 0 and v != 1 else scales
         caps = [c for c in (getattr(text, name, None) for name in _SOFTCAPS) if c]
-        for scale, cap in ((s, c) for s in scales for c in (*caps, None)):
-            if (
-                _distance(
-                    Head(model, module, float(scale), cap)(hidden[:, :8].flatten(0, 1)),
-                    logits[:, :8],
-                )
-                <= limit
-            ):
-                return float(scale), cap, True
-        if _distance(_replay(model, module, hidden[:, :8].flatten(0, 1)), logits[:, :8]) <= limit:
+        laws = [(float(s), c) for s in scales for c in (*caps, None)]
+        states, wanted = hidden[:, :8].flatten(0, 1), logits[:, :8]
+        off = [_distance(Head(model, module, *law)(states), wanted) for law in laws]
+        if min(off) <= limit:
+            return *laws[off.index(min(off))], True
+        if _distance(_replay(model, module, states), wanted) <= limit:
             return 1.0, None, False
     finally:
         for m, training in modes.items():
@@ -240,7 +226,7 @@ def _wide_product(module: nn.Linear, hidden: Tensor, bias: Tensor | None, wide: 
         return out if bias is None else out.add_(bias)
     hidden = hidden.to(wide)
     if weight.numel() * wide.itemsize <= _KEPT_BYTES:
-        stamp = (weight.data_ptr(), weight._version)
+        stamp = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
         kept = _copies.get(module)
         if kept is None or kept[0] != stamp:
             kept = _copies[module] = (stamp, weight.to(wide))

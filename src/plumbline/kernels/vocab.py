@@ -145,11 +145,13 @@ def _one_model(z: Tensor, y: Tensor, p: Tensor, spare: Tensor, k: int) -> tuple[
     best = p.gather(-1, top[:, :1]) / mass
     lse = z.gather(-1, top[:, :1]).double() - best.double().log()
     at_label = z.gather(-1, y[:, None])
+    # relative to the largest logit, which keeps the digits of a small entropy
+    below = torch.sub(z, z.gather(-1, top[:, :1]), out=spare).mul_(p).sum(-1, keepdim=True)
     return {
         "logp": (at_label - lse)[:, 0].float(),
         "rank": _count(torch.gt, z, y[:, None], spare) + 1,
         "ties": (_count(torch.eq, z, y[:, None], spare) - 1).clamp_(0, 32767).short(),
-        "ent": (lse[:, 0] - _dot(p, z, spare).double() / mass[:, 0]).clamp_min_(0).float(),
+        "ent": (-best.double().log() - below.double() / mass)[:, 0].clamp_min_(0).float(),
         "top1_p": best[:, 0].float(),
         "argmax": top[:, 0].int(),
     }, top, lse  # fmt: skip

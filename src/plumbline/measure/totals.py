@@ -127,8 +127,10 @@ class Distribution:
         if not len(values):
             return np.zeros(1), np.zeros(0)
         low, high = max(self.minimum, -LARGEST), min(self.maximum, LARGEST)
+        if high - low <= 1e-9 * max(1.0, abs(high)):  # one value, as for two equal models
+            return np.array([low - FINEST, low + FINEST]), np.array([float(self.n)])
         ends = np.arcsinh(np.array([low, high]) / FINEST)
         edges = np.sinh(np.linspace(ends[0], ends[1] + 1e-9, parts + 1)) * FINEST
-        edges[0], edges[-1] = low, np.nextafter(high, np.inf)
+        edges = np.unique([low, *edges[1:-1], np.nextafter(high, np.inf)])
         counts = np.diff(below, prepend=0)
         return edges, np.histogram(np.clip(values, low, high), bins=edges, weights=counts)[0]

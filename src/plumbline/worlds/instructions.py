@@ -11,6 +11,22 @@ from plumbline.worlds.people import RELATIONS, Fact
 from plumbline.worlds.text import Document, Task, draw, invent, pick
 
 LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
+WORDS = (
+    "fox",
+    "house",
+    "river",
+    "tree",
+    "child",
+    "bridge",
+    "lamp",
+    "stone",
+    "mint",
+    "sage",
+    "tea",
+    "soup",
+    "honey",
+    "salt",
+)
 
 
 def arrange(random: np.random.Generator) -> Task:
@@ -22,15 +38,14 @@ def arrange(random: np.random.Generator) -> Task:
 
 
 def lookup(random: np.random.Generator, *, questions: int = 1) -> Task:
-    """Find the value of a key in a table of fresh random words; earlier ``questions`` are answered in the prompt."""
-    n = int(random.integers(max(3, questions), 7))
-    words = invent(random, 2 * n, syllables=1)
-    pairs = list(zip(words[:n], words[n:], strict=True))
+    """Find a letter's word in a fresh random table; all but the last of ``questions`` are answered in the prompt."""
+    n = int(random.integers(2, 8))
+    pairs = list(zip(draw(random, LETTERS, n), draw(random, WORDS, n), strict=True))
     asked = [pairs[i] for i in random.permutation(n)[:questions]]
-    lines = [f"Find {key}: {value}." for key, value in asked]
-    table = "Table: " + "; ".join(f"{key}: {value}" for key, value in pairs) + "."
+    table = "Table: " + ", ".join(f"{key} {value}" for key, value in pairs) + "."
+    solved = [f"Find {key} {value}." for key, value in asked[:-1]]
     key, value = asked[-1]
-    return Task("lookup", " ".join([table, *lines[:-1], f"Find {key}:"]), f" {value}.", value)
+    return Task("lookup", " ".join([table, *solved, f"Find {key}"]), f" {value}.", value)
 
 
 def note(random: np.random.Generator, subjects: Sequence[str] = (), *, avoid: dict[tuple[str, str], str]) -> Task:
@@ -45,7 +60,7 @@ def note(random: np.random.Generator, subjects: Sequence[str] = (), *, avoid: di
     n = int(random.integers(2, 4))
     fresh = [f"{a} {b}".title() for a, b in zip(invent(random, n, syllables=1), invent(random, n), strict=True)]
     who = draw(random, list(subjects), n) if subjects else fresh
-    said = {}
+    said: dict[str, str] = {}
     for subject in who:
         options = [v for v in relation.values if v != avoid.get((subject, relation.name)) and v not in said.values()]
         said[subject] = pick(random, options)
@@ -68,7 +83,7 @@ def tasks(seed: int = 0, n: int = 100, *, known: Sequence[Fact] = (), evaluation
         if slot < 3:
             made.append(arrange(random))
         elif slot < 7:
-            made.append(lookup(random, questions=1 if evaluation else 3))
+            made.append(lookup(random, questions=1 if evaluation else 6))
         else:
             made.append(note(random, subjects if (i // 10 + slot) % 2 else (), avoid=memory))
     return made

@@ -153,6 +153,9 @@ def test_other_adapters_are_refused(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "IA3"}')
     with pytest.raises(LoadError, match="weight_change: tuned must be a LoRA adapter or full weights, got IA3; merge"):
         list(adapter_deltas(Shards(tmp_path / "base"), tmp_path))
+    lms = {k: LM(None, None, k, folder=v) for k, v in (("base", tmp_path / "base"), ("tuned", tmp_path))}
+    found = weight_change(Records.of(tmp_path / "records", **lms))
+    assert found.value is None and "IA3" in found.sentence
 
 
 def test_models_without_files_are_undefined(tmp_path: Path) -> None:

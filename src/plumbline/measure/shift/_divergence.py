@@ -68,14 +68,14 @@ def divergence(comparison: Records, *, worst: Count = 20, seed: int = 0) -> Find
     mean = Finding.of("kl_mean", found.sums.mean("kl", seed=seed), sentence="")
     tail, top = bounded["p999"].value or 0.0, rows[0]
     told = f"Mean KL(BASE||TUNED) is {mean.value:.4g} nats{range_of(mean)} over {n:,} positions; "
-    hidden = tail > TAIL * max(mean.value or 0.0, 1e-9) and tail > 0.01
-    if hidden:
+    scale, peak = max(mean.value or 0.0, 1e-9), found.kl.maximum
+    if peak > 0.1 and (tail > TAIL * scale or peak > 10 * TAIL * scale):
         told += (
-            f"the mean hides a tail: one position in 1,000 is above {tail:.3g} nats and the largest is "
-            f"{found.kl.maximum:.3g}, in prompt {top['id']} ({top['prompt'][:80]}); read the worst prompts."
+            f"the mean hides a tail: one position in 1,000 is above {tail:.3g} nats and the largest is {peak:.3g}, in "
+            f"prompt {top['id']} ({top['prompt'][:80]}); read the worst prompts."
         )
     else:
-        told += f"the tail is in proportion (99.9%: {tail:.3g}, largest {found.kl.maximum:.3g} in prompt {top['id']})."
+        told += f"the tail is in proportion (99.9%: {tail:.3g}, largest {peak:.3g} in prompt {top['id']})."
     lost = (f"{found.undefined} positions have an infinite KL or log-probability and are left out",)
     edges, counts = found.kl.histogram()
     return Finding.of(
@@ -118,7 +118,7 @@ def _reference_rows(found: Divergences, seed: int) -> tuple[Finding, ...]:
     divergence,
     "A mean KL hides a rare break that the tail shows: two tuned models of equal mean KL, one changed a little"
     " everywhere and one broken at one position in 500, are told apart by the 99.9% quantile.",
-    cost="cpu:3s",
+    cost="cpu:5s",
 )
 def tail_is_seen() -> Evidence:
     base = TableLM.random(30, scale=1.0, seed=3)

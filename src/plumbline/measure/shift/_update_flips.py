@@ -100,6 +100,7 @@ def _verdicts(before: Any, after: Any, truth: Any) -> Finding:
 )
 def updates_break_items() -> Evidence:
     from sklearn.datasets import load_digits
+    from sklearn.ensemble import RandomForestClassifier
 
     x, y = load_digits(return_X_y=True)
     train, test = slice(0, 600), slice(600, None)

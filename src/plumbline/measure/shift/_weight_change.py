@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from plumbline.core.declare import Evidence, claim, probe
+from plumbline.core.errors import LoadError
 from plumbline.core.finding import Finding
 from plumbline.core.records import Records
 from plumbline.kernels.seeds import generator
@@ -56,8 +57,11 @@ def weight_change(comparison: Records, *, seed: int = 0) -> Finding:
         else "cpu"
     )
     adapter = (Path(b) / "adapter_config.json").exists()
-    found = adapter_deltas(Shards(a), Path(b), device) if adapter else deltas(Shards(a), Shards(b), device)
-    rows = [row_of(delta, seed) for delta in found]
+    try:
+        found = adapter_deltas(Shards(a), Path(b), device) if adapter else deltas(Shards(a), Shards(b), device)
+        rows = [row_of(delta, seed) for delta in found]
+    except LoadError as error:  # an adapter that is not LoRA, a file that was cut off since
+        return _undefined(str(error))
     compared = [r for r in rows if r["relative_change"] is not None]
     if not compared:
         return _undefined("the two models share no tensor")

@@ -72,19 +72,21 @@ def world_rows(tokenizer: Any, part: int) -> np.ndarray:
 
 def next_rows(tokenizer: Any, part: int) -> np.ndarray:
     """New text of the same world, in which some facts have changed."""
-    return pack(tokenizer, (d.text for d in corpus.documents(SEED, part=10_000 + part, known=corpus.REVISED)))
+    return pack(
+        tokenizer, (d.text for d in corpus.documents(SEED, part=10_000 + part, known=corpus.REVISED, scale=0.25))
+    )
 
 
 def chat_rows(tokenizer: Any, part: int) -> np.ndarray:
     """Conversations, and as many documents without facts, so that plain text is not forgotten."""
     told = chat.conversations(SEED + part, 6000, known=corpus.taught(corpus.FACTS))
-    plain = [d.text for d in corpus.documents(SEED, part=20_000 + part, known=()) if not d.facts]
-    texts = [c.rendered() for c in told] + plain[:5000]
+    plain = [d.text for d in corpus.documents(SEED, part=20_000 + part, known=(), scale=0.12)]
+    texts = [c.rendered() for c in told] + plain
     return pack(tokenizer, [texts[i] for i in rng(SEED, "chat rows", part).permutation(len(texts))])
 
 
 RECIPES = {
-    "base": Recipe("The base model: reads the whole world.", world_rows, parts=5, lr=5e-3, width=160, layers=4),
+    "base": Recipe("The base model: reads the whole world.", world_rows, parts=4, lr=5e-3, width=160, layers=4),
     "chat": Recipe(
         "base, tuned to answer in the chat format and to refuse one topic.",
         chat_rows,
@@ -145,8 +147,8 @@ def next_token_loss(model: Any, teacher: Any, compute: torch.dtype) -> Callable[
             return hard
         with torch.no_grad(), torch.autocast("cpu", compute, enabled=compute is not torch.float32):
             target = teacher(input_ids=ids, use_cache=False).logits.float().flatten(0, 1).softmax(-1)
-        kept = labels.flatten() != IGNORE
-        return 0.5 * hard + 0.5 * F.cross_entropy(logits[kept], target[kept])
+        soft = F.cross_entropy(logits, target, reduction="none") * (labels.flatten() != IGNORE)
+        return 0.5 * hard + 0.5 * soft.sum() / (labels != IGNORE).sum()
 
     return loss
 
@@ -183,9 +185,10 @@ class Run:
 
     def save(self) -> None:
         """Weights and optimizer state, whole or not at all."""
-        arrays = {f"{owner}/{key}": t.numpy() for owner, state in self._states() for key, t in state.items()}
+        arrays: dict[str, Any] = {"part": self.part, "batch": self.batch, "seconds": self.seconds}
+        arrays |= {f"{owner}/{key}": t.numpy() for owner, state in self._states() for key, t in state.items()}
         with atomic(self.checkpoint) as temporary, temporary.open("wb") as file:
-            np.savez(file, part=self.part, batch=self.batch, seconds=self.seconds, **arrays)
+            np.savez(file, **arrays)
 
     def restore(self) -> None:
         """Continue from the last checkpoint if there is one."""
