@@ -67,10 +67,11 @@ def medians(tasks: dict[str, Callable[[], object]], repeats: int) -> dict[str, f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--texts", type=int, default=200)
     parser.add_argument("--slow", action="store_true", help="also the loops that people write today")
     asked = parser.parse_args()
-    lms, rows = [llama(0), llama(1)], texts()
+    lms, rows = [llama(0), llama(1)], texts(asked.texts)
     starts = [0] * len(rows)
     sorted_groups = batches(rows, starts, BUDGET)
     arms = [Arm.of(lm) for lm in lms]

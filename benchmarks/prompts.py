@@ -1,6 +1,6 @@
 """``plumbline diff`` of two zoo models over 1,000 prompts, everything included: at most 180 s on 2 cores.
 
-    python benchmarks/prompts.py [--json] [--prompts 1000]
+python benchmarks/prompts.py [--json] [--prompts 1000]
 """
 
 from __future__ import annotations

@@ -14,7 +14,9 @@ CARDS = catalogue()
 PAPER = Paper("A Title", "Doe", 2024)
 
 
-@pytest.mark.parametrize("card, check", [pytest.param(c, k, id=f"{c.name}-{k.__name__}") for c in CARDS for k in checks_of(c)])
+@pytest.mark.parametrize(
+    "card, check", [pytest.param(c, k, id=f"{c.name}-{k.__name__}") for c in CARDS for k in checks_of(c)]
+)
 def test_method(card, check):
     check(card)
 

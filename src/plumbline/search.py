@@ -14,8 +14,7 @@ def rank(need: str) -> list[tuple[float, Card]]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     cards = catalogue()
-    texts = [" ".join([*[c.says] * 3, *[c.name.replace("_", " "), c.paper.title if c.paper else ""] * 2, c.doc, *c.differs,
-                       c.kind.cost, c.room.replace("/", " ")]) for c in cards]  # fmt: skip
+    texts = [" ".join(_words(card)) for card in cards]
     # pieces of words match inflections (hallucinate, hallucination) without a stemmer
     vectors = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
     words = TfidfVectorizer(stop_words="english", sublinear_tf=True)
@@ -23,3 +22,8 @@ def rank(need: str) -> list[tuple[float, Card]]:
     return sorted(
         ((float(s), c) for s, c in zip(scores, cards, strict=True) if s > 0.05), key=lambda r: (-r[0], r[1].name)
     )
+
+
+def _words(card: Card) -> list[str]:
+    titles = [card.name.replace("_", " "), card.paper.title if card.paper else ""]
+    return [*[card.says] * 3, *titles * 2, card.doc, *card.differs, card.kind.cost, card.room.replace("/", " ")]

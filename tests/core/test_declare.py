@@ -40,7 +40,17 @@ def test_card_is_derived_from_signature_and_docstring():
 
 @pytest.mark.parametrize(
     "bad",
-    [{"k": 0}, {"k": 1.5}, {"k": True}, {"t": math.nan}, {"t": 0}, {"share": 1.01}, {"how": "c"}, {"call": 3}, {"k": "3"}],
+    [
+        {"k": 0},
+        {"k": 1.5},
+        {"k": True},
+        {"t": math.nan},
+        {"t": 0},
+        {"share": 1.01},
+        {"how": "c"},
+        {"call": 3},
+        {"k": "3"},
+    ],
 )
 def test_bounds_are_checked_at_the_call_and_named(bad):
     with pytest.raises(InputError, match=f"measured: {next(iter(bad))} must be .*; pass"):

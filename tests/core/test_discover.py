@@ -41,5 +41,7 @@ def test_a_name_declared_twice_is_refused(tmp_path, monkeypatch):
 
 
 def test_import_is_light():
-    code = "import sys, plumbline, plumbline.objectives, plumbline.cli; print({'torch','transformers'} & set(sys.modules))"
+    code = (
+        "import sys, plumbline, plumbline.objectives, plumbline.cli; print({'torch','transformers'} & set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

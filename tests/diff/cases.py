@@ -7,6 +7,7 @@ PROMPTS = [
     {"id": "given", "prompt": "The quick brown fox", "completion": " jumps over the lazy dog."},
 ]
 QA = [
-    {"id": f"q{i}", "question": f"Two and {i} make", "choices": ["four", "six", "eight"], "answer": i % 3} for i in range(12)
+    {"id": f"q{i}", "question": f"Two and {i} make", "choices": ["four", "six", "eight"], "answer": i % 3}
+    for i in range(12)
 ]
 TEXTS = [{"id": f"t{i}", "text": "In the morning the sun rises in the east. " * (i + 1)} for i in range(3)]

@@ -10,7 +10,7 @@ from plumbline.lab.tiny_tokenizer import CHAT_TEMPLATE, tiny_tokenizer
 
 @pytest.fixture(scope="session")
 def pair(tmp_path_factory):
-    """Folders of a base model, of the same model with a little noise in one layer, and of one with another tokenizer."""
+    """Folders of a base model, of the same model with noise in one layer, and of one with another tokenizer."""
     folder = tmp_path_factory.mktemp("pair")
     tokenizer = tiny_tokenizer(chat_template=CHAT_TEMPLATE)
     base = tiny("llama", vocab=len(tokenizer), seed=0)
@@ -19,7 +19,11 @@ def pair(tmp_path_factory):
     weight.data += 0.3 * weight.data.flip(0)
     other_tokenizer = tiny_tokenizer(400)
     other = tiny("gpt2", vocab=len(other_tokenizer), seed=1)
-    for name, model, words in (("base", base, tokenizer), ("tuned", tuned, tokenizer), ("other", other, other_tokenizer)):
+    for name, model, words in (
+        ("base", base, tokenizer),
+        ("tuned", tuned, tokenizer),
+        ("other", other, other_tokenizer),
+    ):
         model.save_pretrained(folder / name)
         words.save_pretrained(folder / name)
     return folder

@@ -155,7 +155,9 @@ def test_broken_logits_are_named_and_left_out(pair, tmp_path):
 
 def test_long_prompts_lose_their_beginning_and_are_counted(pair, tmp_path):
     long = [{"prompt": "The quick brown fox jumps. " * 60}, {"prompt": "Where?"}]
-    comparison = plumbline.compare(pair / "base", pair / "tuned", prompts=long, settings=SETTINGS, records=tmp_path / "run")
+    comparison = plumbline.compare(
+        pair / "base", pair / "tuned", prompts=long, settings=SETTINGS, records=tmp_path / "run"
+    )
     assert any(w.startswith("1 prompts were longer") for w in comparison.meta["warnings"])
     assert comparison.table("items")["truncated"].tolist() == [True, False]
 
@@ -216,7 +218,9 @@ def test_ids_are_unique_over_all_inputs(pair, tmp_path):
         run(pair, tmp_path / "run", qa=[{"id": "sea", "question": "x", "answer": "y"}])
 
 
-@pytest.mark.parametrize("bad", [{"max_new_tokens": 0}, {"batch_tokens": 0}, {"limit": 0}, {"template": "x"}, {"samples": -1}])
+@pytest.mark.parametrize(
+    "bad", [{"max_new_tokens": 0}, {"batch_tokens": 0}, {"limit": 0}, {"template": "x"}, {"samples": -1}]
+)
 def test_settings_are_checked(bad):
     with pytest.raises(InputError, match=f"diff: {next(iter(bad))} must be"):
         Settings(**bad)

@@ -16,7 +16,12 @@ FOUND = {"negative_flips": Finding(name="negative_flips", value=0.03, sentence="
 
 @pytest.mark.parametrize(
     "text, fails",
-    [("negative_flips > 0.02", True), ("negative_flips>3%", False), ("negative_flips >= 3e-2", True), ("negative_flips < .01", False)],
+    [
+        ("negative_flips > 0.02", True),
+        ("negative_flips>3%", False),
+        ("negative_flips >= 3e-2", True),
+        ("negative_flips < .01", False),
+    ],
 )
 def test_conditions(text, fails):
     (condition,) = parse([text], [_Card])
@@ -35,5 +40,7 @@ def test_malformed_expressions_are_one_line(text):
 
 
 def test_unknown_findings_list_the_known():
-    with pytest.raises(InputError, match="did you mean negative_flips.*known: negative_flips, positive_flips, update_flips"):
+    with pytest.raises(
+        InputError, match="did you mean negative_flips.*known: negative_flips, positive_flips, update_flips"
+    ):
         parse(["negative_flip > 1"], [_Card])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -146,7 +147,7 @@ def test_every_finding_and_part_is_shown(tmp_path: Path) -> None:
     inner = Finding(name="inner", value=2, sentence="Inner sentence.")
     findings = [
         Finding(name=f"n{i}", title=f"Title {i}", value=i, sentence=f"Sentence {i}.", parts=(
-            Finding(name=f"p{i}", title=f"Part {i}", value=None, sentence=f"Undefined {i}.", parts=(inner,) if i == 0 else ()),
+            Finding(name=f"p{i}", title=f"Part {i}", value=None, sentence=f"Undefined {i}.", parts=(inner,)[i:]),
         ))
         for i in range(20)
     ]  # fmt: skip
@@ -161,7 +162,7 @@ def test_every_finding_and_part_is_shown(tmp_path: Path) -> None:
     assert targets <= set(ids)
     levels = [int(tag[1]) for tag in shape(reader) if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
-    assert all(b - a <= 1 for a, b in zip(levels, levels[1:]))
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
     assert all("scope" in attrs for tag, attrs in reader.tags if tag == "th")
 
 
@@ -190,7 +191,7 @@ def test_figures_keep_their_line_breaks_and_lose_other_tags(tmp_path: Path) -> N
     data = {
         "x": ["<a href='https://e.example'>x</a>"],
         "type": "scattergl",
-        "hovertemplate": "%{x}<br><b>y</b><extra></extra>",
+        "hovertemplate": HOVER,
     }
     finding = Finding(
         name="f", value=1, sentence="s", figure={"data": [data], "layout": {"title": "One<br>two", "width": 9}}
@@ -202,7 +203,7 @@ def test_figures_keep_their_line_breaks_and_lose_other_tags(tmp_path: Path) -> N
     assert told["data"][0]["type"] == "scatter"
     assert "width" not in told["layout"]
     assert "One two" in reader.text
-    assert told["layout"]["xaxis"]["ticktext"] == ["&lt;a href='https://e.exa…"]
+    assert told["layout"]["xaxis"]["ticktext"] == ["&lt;a href='https://e.ex…"]
 
 
 def test_a_report_without_findings_says_so(tmp_path: Path) -> None:

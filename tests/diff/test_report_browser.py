@@ -173,6 +173,7 @@ def flips() -> Finding:
 def weights() -> Finding:
     z = [[abs(math.sin(i * 3 + j)) * (i + 1) / 8 for j in range(7)] for i in range(8)]
     tensors = [f"model.layers.{i}.mlp.down_proj.weight" for i in range(8)]
+    ranks = [{"tensor": t, "rank": 8 + i % 3, "share_of_norm": 0.1 / (i + 1)} for i, t in enumerate(tensors)]
     names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     return Finding(
         name="weight_change",
@@ -187,7 +188,7 @@ def weights() -> Finding:
         parts=(
             Finding(name="effective_rank", title="Effective rank of the difference", value=8.3, unit="of 192",
                     sentence="Looks like an adapter of rank 8.",
-                    table=tuple({"tensor": t, "rank": 8 + i % 3, "share": 0.13 / (i + 1)} for i, t in enumerate(tensors))),
+                    table=tuple(ranks)),
         ),
     )  # fmt: skip
 
@@ -203,7 +204,8 @@ def others() -> list[Finding]:
                      interval=(0.061, 0.102), sentence="Responses repeat themselves less.")  # fmt: skip
     hostile = Finding(name="hostile", title=HOSTILE, value=1234567, unit=HOSTILE, sentence=HOSTILE, needs=HOSTILE,
                       figure={"data": [{"x": [HOSTILE, '<a href="https://evil.example/">click</a>'], "y": [1, 2],
-                                        "type": "bar", "text": ["<b>x</b>", "y"]}], "layout": {"title": {"text": "Names <br>that bite"}}},
+                                        "type": "bar", "text": ["<b>x</b>", "y"]}],
+                              "layout": {"title": {"text": "Names <br>that bite"}}},
                       table=({HOSTILE: HOSTILE},), warnings=(HOSTILE,))  # fmt: skip
     return [nothing, calm, better, hostile]
 

@@ -23,7 +23,9 @@ def keeps_form(card: Card) -> None:
     vectors, x = _inputs(card)
     for dtype in (torch.float32, torch.bfloat16):
         y = card.fn(*vectors)(x.to(dtype))
-        expect(y.shape == x.shape and y.dtype == dtype, card, f"must keep [B,T,D] {dtype}, got {tuple(y.shape)} {y.dtype}")
+        expect(
+            y.shape == x.shape and y.dtype == dtype, card, f"must keep [B,T,D] {dtype}, got {tuple(y.shape)} {y.dtype}"
+        )
 
 
 def pure(card: Card) -> None:

@@ -98,7 +98,9 @@ def declared(card: Card) -> None:
         expect(isinstance(finding, Finding), card, f"must return a Finding, got {type(finding).__name__}")
         more = set(finding.flat()) - {card.name, *card.gives}
         expect(not more, card, f"reports {sorted(more)}, which gives= does not name")
-        expect(bool(finding.sentence.strip()) and bool(finding.needs.strip()), card, "needs a sentence and what it needs")
+        expect(
+            bool(finding.sentence.strip()) and bool(finding.needs.strip()), card, "needs a sentence and what it needs"
+        )
 
 
 def whole(card: Card) -> None:
@@ -125,7 +127,9 @@ def modest(card: Card) -> None:
     if applies(card) and not {"models", "weights"} & set(card.needs):
         finding = _run(card, items=1)
         bare = finding.value is None or finding.interval is None
-        expect(bare and bool(finding.warnings or finding.value is None), card, "one item gave a number with an interval")
+        expect(
+            bare and bool(finding.warnings or finding.value is None), card, "one item gave a number with an interval"
+        )
 
 
 CHECKS = (declared, whole, steady, modest)

@@ -15,6 +15,7 @@ from plumbline.core.errors import DeclarationError, InputError, refuse
 from plumbline.core.finding import plain
 
 F = TypeVar("F", bound=Callable[..., Any])
+Names = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,9 @@ class Param:
         if self.type in (int, float):
             whole = isinstance(value, int) or (hasattr(value, "__index__") and self.type is int)
             number = whole or (self.type is float and hasattr(value, "__float__"))
-            if isinstance(value, (bool, str)) or not number or getattr(value, "ndim", 0):
+            if isinstance(value, (bool, str)) or not number or getattr(value, "ndim", 0) != 0:
                 return False
-            return value == value if self.bound is None else self.bound.admits(value)
+            return value == value if self.bound is None else self.bound.admits(float(value))
         return callable(value) if self.type is Callable else isinstance(value, self.type)
 
     def check(self, method: str, value: Any) -> None:
@@ -122,8 +123,17 @@ class Card:
     def to_json(self) -> dict[str, Any]:
         paper = None if self.paper is None else dict(vars(self.paper))
         claims = [{"sentence": c.sentence, "name": c.name, "cost": c.cost} for c in self.claims]
-        params = {p.name: {"expects": p.describe(), "default": None if p.required else plain(p.default)} for p in self.params.values()}
-        told = {"name": self.name, "room": self.room, "kind": self.kind.name, "paper": paper, "says": self.says}
+        params = {
+            p.name: {"expects": p.describe(), "default": None if p.required else plain(p.default)}
+            for p in self.params.values()
+        }
+        told: dict[str, Any] = {
+            "name": self.name,
+            "room": self.room,
+            "kind": self.kind.name,
+            "paper": paper,
+            "says": self.says,
+        }
         told |= {"differs": list(self.differs), "needs": list(self.needs), "gives": list(self.gives)}
         return told | {"params": params, "claims": claims}
 
@@ -148,13 +158,7 @@ class Kind:
         return f"plumbline.checks.{self.name}"
 
     def __call__(
-        self,
-        *,
-        paper: Paper | None,
-        says: str,
-        differs: tuple[str, ...] = (),
-        needs: tuple[str, ...] = (),
-        gives: tuple[str, ...] = (),
+        self, *, paper: Paper | None, says: str, differs: Names = (), needs: Names = (), gives: Names = ()
     ) -> Callable[[F], F]:
         def declare(fn: F) -> F:
             card = _read(self, fn, paper, says, {"differs": differs, "needs": needs, "gives": gives})
@@ -223,7 +227,8 @@ def _read(
         raise DeclarationError(f"{name}: give its paper, or say in differs= that the measure is standard")
     roles, params = _signature(fn, name)
     room = "/".join(parts[1:-1]) if inside else ""
-    return Card(name, kind, room, paper, says, **lists, doc=doc, module=module, roles=roles, params=params, fn=fn)
+    named: Any = lists
+    return Card(name, kind, room, paper, says, **named, doc=doc, module=module, roles=roles, params=params, fn=fn)
 
 
 def _signature(fn: Callable[..., Any], name: str) -> tuple[tuple[str, ...], dict[str, Param]]:

@@ -58,7 +58,7 @@ class Scored:
         states = hidden_states(model, input_ids, attention)[:, :-1]
         head: Head = head_of(model)
         rows = states[kept]
-        how = {"bias": head.bias, "scale": head.scale, "softcap": head.softcap}
+        how: dict[str, Any] = {"bias": head.bias, "scale": head.scale, "softcap": head.softcap}
 
         def scatter(values: Tensor) -> Tensor:
             return torch.zeros(kept.shape, dtype=values.dtype, device=values.device).masked_scatter(kept, values)

@@ -123,16 +123,16 @@ def compare(
     """
     started, settings = time.time(), settings or Settings()
     cards = _cards(probes)
-    items = _gather(base, tuned, prompts, qa, text)
+    items = _gather(base, tuned, prompt=prompts, qa=qa, text=text)
     how = {"device": device, "dtype": dtype, "allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
     first, second = load_pair(base, tuned, **how)
-    same, limit = shared_ids(first, second)
+    same, _ = shared_ids(first, second)
     prepared = prepare(items, first, second, settings, same)
     spec = _spec(first, second, prepared, settings, same)
     folder = Path(records) if records is not None else Path(tempfile.mkdtemp(prefix="plumbline-"))
     run = Run(folder, spec, resume=resume)
     if not run.finished:
-        make = _maker(base, tuned, how, settings, same, limit, (first, second), ray)
+        make = _maker(base, tuned, how, settings, (first, second), ray)
         _work(run, prepared, settings, make, second.tokenizer, ray, progress)
     meta = _meta(spec, prepared, command, started)
     comparison = Comparison(folder, meta, base=first, tuned=second)
@@ -154,27 +154,21 @@ def _cards(probes: Sequence[str] | None) -> list[Card]:
     return cards
 
 
-def _gather(base: Any, tuned: Any, prompts: Any, qa: Any, text: Any) -> list[inputs.Item]:
-    given = [
-        inputs.as_items(source, kind)
-        for source, kind in ((prompts, "prompt"), (qa, "qa"), (text, "text"))
-        if source is not None
-    ]
-    items = [item for found in given for item in found]
-    if given:
-        seen: dict[str, inputs.Item] = {}
-        for item in items:
-            if item.id in seen:
-                raise refuse("diff", "id", "unique over all inputs", item.id, "rename one of the two items")
-            seen[item.id] = item
-        return items
-    if all(str(source).startswith("zoo:") for source in (base, tuned)):
+def _gather(base: Any, tuned: Any, **given: Any) -> list[inputs.Item]:
+    """The items that the user named, else the zoo's evaluation set for zoo models, else the built-in prompts."""
+    named: dict[inputs.Kind, Any] = {kind: source for kind, source in given.items() if source is not None}  # type: ignore[misc]
+    if not named and all(str(source).startswith("zoo:") for source in (base, tuned)):
         from plumbline.worlds.corpus import evaluation
 
-        rows = evaluation()
-        kinds = {kind: [r for r in rows if _kind(r) == kind] for kind in ("prompt", "qa", "text")}
-        return [item for kind, found in kinds.items() if found for item in inputs.as_items(found, kind)]
-    return inputs.builtin()
+        for row in evaluation():
+            named.setdefault(_kind(row), []).append(row)
+    items = [item for kind, source in named.items() for item in inputs.as_items(source, kind)]
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise refuse("diff", "id", "unique over all inputs", item.id, "rename one of the two items")
+        seen.add(item.id)
+    return items or inputs.builtin()
 
 
 def _kind(row: dict[str, Any]) -> inputs.Kind:
@@ -226,27 +220,19 @@ def _meta(spec: dict[str, Any], prepared: Prepared, command: str | None, started
 
 
 def _maker(
-    base: Any,
-    tuned: Any,
-    how: dict[str, Any],
-    settings: Settings,
-    same: bool,
-    limit: int | None,
-    pair: Any,
-    ray: str | None,
+    base: Any, tuned: Any, how: dict[str, Any], settings: Settings, pair: tuple[LM, LM], ray: str | None
 ) -> Callable[[], Worker]:
     """A function that builds the worker: from the loaded pair here, from the sources on another machine."""
     if ray is None:
-        return lambda: Worker(*pair, settings, same=same, limit=limit)
+        return functools.partial(Worker, *pair, settings)
     if not all(isinstance(source, (str, Path)) for source in (base, tuned)):
-        raise refuse(
-            "diff", "ray", "used with models named by folder, zoo name or hub id", "loaded models", "pass names"
-        )
-    return functools.partial(_build, str(base), str(tuned), how, settings, same, limit)
+        expected = "used with models named by folder, zoo name or hub id"
+        raise refuse("diff", "ray", expected, "loaded models", "pass names")
+    return functools.partial(_build, str(base), str(tuned), how, settings)
 
 
-def _build(base: str, tuned: str, how: dict[str, Any], settings: Settings, same: bool, limit: int | None) -> Worker:
-    return Worker(*load_pair(base, tuned, **how), settings, same=same, limit=limit)
+def _build(base: str, tuned: str, how: dict[str, Any], settings: Settings) -> Worker:
+    return Worker(*load_pair(base, tuned, **how), settings)
 
 
 def _work(
@@ -339,7 +325,7 @@ def _measure(cards: Iterable[Card], comparison: Comparison) -> Iterator[tuple[st
 
 
 _REASONS = {
-    "tokens": "needs positions that both models score with one tokenizer; two tokenizers are compared on byte-aligned spans",
+    "tokens": "needs positions scored with one tokenizer; models with two are compared on byte-aligned spans",
     "spans": "compares models with two tokenizers; these read the same tokens",
     "samples": "needs prompts to sample from",
     "outputs": "needs prompts or questions to answer",

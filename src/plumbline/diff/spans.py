@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,7 +52,7 @@ class SpanScorer:
 
         return measure
 
-    def _text(self, a: Columns, b: Columns, cut_a: Any, cut_b: Any, words: str, item: int) -> dict[str, Sequence[Any]]:
+    def _text(self, a: Columns, b: Columns, cut_a: Any, cut_b: Any, words: str, item: int) -> dict[str, Any]:
         shared = shared_spans(cut_a, cut_b)
         data = words.encode("utf-8")
         # a text longer than one model's context is scored as far as both can read it
@@ -66,7 +65,8 @@ class SpanScorer:
             for x, at in ((a, shared.from_a), (b, shared.from_b))
         ]
         return {
-            "item": np.full(n, item, np.int32), "byte_start": starts.astype(np.int32), "byte_end": ends.astype(np.int32),
+            "item": np.full(n, item, np.int32),
+            "byte_start": starts.astype(np.int32), "byte_end": ends.astype(np.int32),
             "text": [data[s:e].decode("utf-8", "replace") for s, e in zip(starts, ends, strict=True)],
             "n_tok_a": (shared.to_a - shared.from_a)[:n].astype(np.int32),
             "n_tok_b": (shared.to_b - shared.from_b)[:n].astype(np.int32),

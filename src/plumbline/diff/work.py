@@ -11,7 +11,7 @@ import torch
 
 from plumbline.diff.answers import canonical
 from plumbline.diff.prepare import Entry, Settings
-from plumbline.diff.score import Arm, Columns, by_row, pair, single
+from plumbline.diff.score import Arm, Columns, by_row, pair, shared_ids, single
 from plumbline.diff.spans import SpanScorer
 from plumbline.kernels import vocab
 from plumbline.kernels.align import token_bytes
@@ -26,7 +26,8 @@ Tables = dict[str, pa.Table]
 class Worker:
     """Both models, loaded; ``run`` is a pure function of a unit, so units resume and spread over machines."""
 
-    def __init__(self, base: LM, tuned: LM, settings: Settings, *, same: bool, limit: int | None) -> None:
+    def __init__(self, base: LM, tuned: LM, settings: Settings) -> None:
+        same, limit = shared_ids(base, tuned)
         self.lms = {"a": base, "b": tuned}
         self.settings = settings
         self.arms = {"a": Arm.of(base, limit), "b": Arm.of(tuned, limit)}
@@ -185,7 +186,8 @@ class Worker:
         where = {
             "item": items[row], "source": np.full(len(row), source),
             "pos": pos, "pos_in_response": pos - first,
-            "byte_start": (stop - self.token_length[columns["token_id"]]).astype(np.int32), "byte_end": stop.astype(np.int32),
+            "byte_start": (stop - self.token_length[columns["token_id"]]).astype(np.int32),
+            "byte_end": stop.astype(np.int32),
         }  # fmt: skip
         return pa.table({n: _array(v) for n, v in {**where, **columns}.items()}).take(pa.array(order))
 

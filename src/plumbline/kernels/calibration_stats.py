@@ -135,7 +135,7 @@ def signed_gap(conf: ArrayLike, correct: ArrayLike, weights: ArrayLike | None = 
 
 
 def ks_calibration_error(conf: ArrayLike, correct: ArrayLike, weights: ArrayLike | None = None) -> float:
-    r"""Bin-free calibration error (Gupta et al., 2021): :math:`\max_c |\sum_{c_i \le c} w_i (c_i - y_i)| / \sum_i w_i`."""
+    r"""Bin-free error (Gupta et al., 2021): :math:`\max_c |\sum_{c_i \le c} w_i (c_i - y_i)| / \sum_i w_i`."""
     c, y, w = _checked("ks_calibration_error", conf, correct, weights)
     block = np.unique(c, return_inverse=True)[1]
     return float(np.abs(np.cumsum(np.bincount(block, weights=w * (c - y)))).max() / w.sum())

@@ -29,9 +29,8 @@ def atomic(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         what = "no space is left on the device" if error.errno == errno.ENOSPC else (error.strerror or str(error))
-        raise PlumblineError(
-            f"writing {path}: {what}; nothing half-written was left, free room and try again"
-        ) from error
+        told = f"writing {path}: {what}; nothing half-written was left, free room and try again"
+        raise PlumblineError(told) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -202,7 +202,7 @@ def columns(
 
 
 def linearised(sums: Floats) -> float:
-    r"""Standard error of R = sum S_i / sum n_i: :math:`\sqrt{\tfrac{G}{G-1}\sum(S_i - R n_i)^2}/\sum n_i`; sums [G, 2]."""
+    r"""Standard error of a ratio R, sums [G, 2]: :math:`\sqrt{\tfrac{G}{G-1}\sum(S_i - R n_i)^2}/\sum n_i`."""
     g, total = len(sums), sums.sum(0)
     residual = sums[:, 0] - total[0] / total[1] * sums[:, 1]
     return float(np.sqrt(g / (g - 1) * (residual**2).sum()) / total[1])

@@ -1,11 +1,13 @@
 """Statistics: cluster bootstraps, paired differences, quantiles, streaming moments, tests, calibration scores.
 
-The one module to import from: it re-exports ``intervals``, ``significance``, ``calibration_stats`` and ``streaming_stats``.
+The one module to import from: it re-exports ``intervals``, ``significance``, ``calibration_stats`` and
+``streaming_stats``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -58,12 +60,13 @@ from plumbline.kernels.significance import (
 from plumbline.kernels.streaming_stats import Moments, PoissonBootstrap, poisson_weights
 
 __all__ = [
-    "Estimate", "Moments", "PoissonBootstrap", "Reliability", "RiskCoverage", "Significance", "auroc", "average_precision",
-    "benjamini_hochberg", "binary_nll", "brier", "cluster_bootstrap", "cluster_mean", "cluster_quantile",
-    "cluster_sums", "ece", "ece_debiased", "ece_null", "ece_squared", "equal_mass_bins", "equal_width_bins", "holm",
-    "kendall_tau_b", "ks_calibration_error", "max_gap", "mcnemar", "multinomial_weights", "murphy",
-    "paired_difference", "permutation_test", "poisson_weights", "quantile", "ratio", "reliability", "risk_coverage",
-    "sign_flip_test", "signed_gap", "two_proportion_z", "weighted_bootstrap", "wilson",
+    "Estimate", "Moments", "PoissonBootstrap", "Reliability", "RiskCoverage", "Significance", "auroc",
+    "average_precision", "benjamini_hochberg", "binary_nll", "brier", "cluster_bootstrap", "cluster_mean",
+    "cluster_quantile", "cluster_sums", "ece", "ece_debiased", "ece_null", "ece_squared", "equal_mass_bins",
+    "equal_width_bins", "holm", "kendall_tau_b", "ks_calibration_error", "max_gap", "mcnemar",
+    "multinomial_weights", "murphy", "paired_difference", "permutation_test", "poisson_weights", "quantile",
+    "ratio", "reliability", "risk_coverage", "sign_flip_test", "signed_gap", "two_proportion_z",
+    "weighted_bootstrap", "wilson",
 ]  # fmt: skip
 
 
@@ -128,10 +131,8 @@ def paired_difference(
         float(statistic(total)), replicates, spread, n_items=n_items, n_clusters=g, level=level,
         name="paired cluster bootstrap",
     )  # fmt: skip
-    if not lost:
-        return found
-    note = f"{lost} clusters are in one arm only and were dropped"
-    return Estimate(**{**found.__dict__, "warnings": (*found.warnings, note)})
+    notes = (f"{lost} clusters are in one arm only and were dropped",) if lost else ()
+    return replace(found, warnings=(*found.warnings, *notes))
 
 
 def weighted_bootstrap(

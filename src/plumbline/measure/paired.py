@@ -31,7 +31,7 @@ def paired_outputs(comparison: Records) -> pd.DataFrame:
             "paired outputs", "items", "there for both models", f"{len(lone)} in one arm only: {lone[:5].tolist()}",
             "run the comparison again with --resume",
         )  # fmt: skip
-    pairs = arms[0].join(arms[1], lsuffix="_a", rsuffix="_b", validate="one_to_one")
+    pairs = arms[0].add_suffix("_a").join(arms[1].add_suffix("_b"), validate="one_to_one")
     told = items_of(comparison)
     pairs = pairs.join(told, how="left").reset_index()
     return pairs.assign(id=pairs["id"].fillna(pairs["item"].astype(str)))

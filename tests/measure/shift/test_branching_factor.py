@@ -1,4 +1,4 @@
-"""Branching factor: uniform over k is k by both routes, a deterministic model is 1, windows with few prompts are cut."""
+"""Branching factor: uniform over k is k by both routes, a deterministic model is 1, sparse windows are cut."""
 
 from __future__ import annotations
 
