@@ -1,5 +1,6 @@
 # make demo    a fresh machine to report.html          make test    everything CI runs
 # make docs    the documentation site in site/         make bench   every performance promise
+# make claims  evidence of every claim to results/      make clean   remove what was built
 # make new name=npo room=objectives/unlearn            make stubs   refresh the .pyi files after adding a method
 #
 # PYTHON=python3.12 picks the interpreter, VENV=path the environment, WORKERS=4 the test processes.
@@ -21,10 +22,10 @@ DEV := $(VENV)/.installed-dev
 DOCS := $(VENV)/.installed-docs
 LINTED := src tests benchmarks docs tools
 
-.PHONY: help demo test lint docs bench new stubs clean
+.PHONY: help demo test lint docs bench claims new stubs clean
 
 help:
-	@sed -n '1,6s/^# \{0,1\}//p' Makefile
+	@sed -n '1,7s/^# \{0,1\}//p' Makefile
 
 # torch goes first and under the constraint: resolved freely it may come with gigabytes of other CUDA libraries.
 $(CORE): pyproject.toml constraints.txt
@@ -66,6 +67,9 @@ docs: $(DOCS)
 
 bench: $(DEV)
 	@$(BIN)/python tools/bench.py $(ARGS)
+
+claims: $(DEV)
+	@$(BIN)/python tools/record_claims.py $(ARGS)
 
 new:
 	@$(PYTHON) tools/new_method.py name="$(name)" room="$(room)" kind="$(kind)"

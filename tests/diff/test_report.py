@@ -134,7 +134,7 @@ def test_hostile_text_stays_text_in_every_field(tmp_path: Path, text: str) -> No
     assert found.stack == []
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(st.characters(), min_size=1, max_size=40).filter(str.strip))
 def test_any_text_keeps_the_shape_of_the_page(tmp_path: Path, text: str) -> None:
     found = read(everything(text), about(text), tmp_path / "any.html")

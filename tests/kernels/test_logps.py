@@ -52,7 +52,8 @@ BLOCKS = [(t, v, LAWS[(i + k) % 3]) for i, t in enumerate(SIZES) for k, v in enu
 def test_every_block_size_equals_dense_autograd(token_block: int, vocab_block: int, law: dict) -> None:
     hidden, weight, bias, y = data()
     ids = torch.stack([y, y.roll(3), y], 1)  # the same id twice in a row
-    blocks = {"token_block": token_block, "vocab_block": vocab_block}
+    keep = (token_block + vocab_block) % 3 * N * 8 * 15  # no logits, some, or most kept for backward
+    blocks = {"token_block": token_block, "vocab_block": vocab_block, "keep_bytes": keep}
     lp = dense(hidden, weight, bias, **law).log_softmax(-1)
     ours = linear_stats(hidden, weight, ids, entropy=True, bias=bias, **law, **blocks)
     leaves = (hidden, weight, bias)
@@ -141,7 +142,15 @@ def test_nothing_of_size_n_times_v_is_ever_allocated(softcap: float | None) -> N
     hidden, weight, bias, y = data(torch.float32, n=n, v=v)
     with Largest() as seen:
         stats = linear_stats(
-            hidden, weight, y[:, None], entropy=True, bias=bias, softcap=softcap, token_block=64, vocab_block=64
+            hidden,
+            weight,
+            y[:, None],
+            entropy=True,
+            bias=bias,
+            softcap=softcap,
+            token_block=64,
+            vocab_block=64,
+            keep_bytes=0,
         )
         (stats.logps.sum() + stats.entropy.sum()).backward()
         head = SimpleNamespace(weight=weight, bias=bias, scale=1.0, softcap=softcap)

@@ -18,8 +18,8 @@ from plumbline.measure.text import clip, share, undefined
 @pytest.mark.parametrize(
     "figure",
     [
-        figures.lines({"a": {"x": [1, 2], "y": [0.5, np.nan], "low": [0, 0], "high": [1, 1], "note": ["n", "m"]}}, "x", "y"),
-        figures.bars(["p", "q"], {"s": {"y": np.array([1.0, 2.0]), "low": [0, 1], "high": [2, 3]}}, "x", "y", stacked=True),
+        figures.lines({"a": {"x": [1, 2], "y": [1, np.nan], "low": [0, 0], "high": [1, 1], "note": "nm"}}, "x", "y"),
+        figures.bars(["p", "q"], {"s": {"y": np.array([1.0, 2]), "low": [0, 1], "high": [2, 3]}}, "", "", stacked=True),
         figures.histogram([0, 1, 2], {"c": [3, 4]}, "x", yaxis={"type": "log"}),
         figures.reliability_diagram({"BASE": reliability([0.2, 0.9, 0.9], [0, 1, 1])}),
     ],

@@ -9,7 +9,17 @@ from torch import Tensor
 
 from plumbline.core.errors import refuse
 from plumbline.kernels.linear_kl import linear_js, linear_kl, linear_reverse_kl
-from plumbline.kernels.tiles import TOKEN_BLOCK, VOCAB_BLOCK, Gradients, Law, Tiles, check, check_ids, first_order
+from plumbline.kernels.tiles import (
+    KEEP_BYTES,
+    TOKEN_BLOCK,
+    VOCAB_BLOCK,
+    Gradients,
+    Law,
+    Tiles,
+    check,
+    check_ids,
+    first_order,
+)
 
 __all__ = [
     "Stats", "label_logps", "linear_entropy", "linear_js", "linear_kl", "linear_logps", "linear_reverse_kl",
@@ -64,15 +74,16 @@ class Stats(NamedTuple):
 def linear_logps(
     hidden: Tensor, weight: Tensor, labels: Tensor, *, bias: Tensor | None = None, scale: float = 1.0,
     softcap: float | None = None, temperature: float = 1.0, token_block: int = TOKEN_BLOCK,
-    vocab_block: int = VOCAB_BLOCK,
+    vocab_block: int = VOCAB_BLOCK, keep_bytes: int = KEEP_BYTES,
 ) -> Tensor:  # fmt: skip
-    r"""Label log-probabilities :math:`z_y - \log\sum_v e^{z_v}`, with ``[N, V]`` never held, forward or backward.
+    r"""Label log-probabilities :math:`z_y - \log\sum_v e^{z_v}`, without holding ``[N, V]``, forward or backward.
 
     .. math:: a = h W^\top + b,\qquad z = c\tanh(s a/c)/\tau \;\text{ or }\; s a/\tau
 
     Args:
         hidden: [N, D]. weight: [V, D]. labels: [N], or [N, K] for K ids per position. bias: [V].
         scale, softcap, temperature: s, c and tau above. token_block, vocab_block: size of a tile.
+        keep_bytes: bytes of logits kept for the backward pass, which forms the others again; 0 keeps none.
 
     Returns:
         float32 of the labels' shape, nats (float64 for float64 inputs). Gradients reach hidden, weight and bias,
@@ -84,7 +95,7 @@ def linear_logps(
     ids = labels[:, None] if labels.dim() == 1 else labels
     stats = linear_stats(
         hidden, weight, ids, bias=bias, scale=scale, softcap=softcap, temperature=temperature,
-        token_block=token_block, vocab_block=vocab_block,
+        token_block=token_block, vocab_block=vocab_block, keep_bytes=keep_bytes,
     )  # fmt: skip
     return stats.logps[:, 0] if labels.dim() == 1 else stats.logps
 
@@ -104,7 +115,7 @@ def linear_entropy(
 def linear_stats(
     hidden: Tensor, weight: Tensor, ids: Tensor, *, entropy: bool = False, bias: Tensor | None = None,
     scale: float = 1.0, softcap: float | None = None, temperature: float = 1.0, token_block: int = TOKEN_BLOCK,
-    vocab_block: int = VOCAB_BLOCK,
+    vocab_block: int = VOCAB_BLOCK, keep_bytes: int = KEEP_BYTES,
 ) -> Stats:  # fmt: skip
     """Log-probabilities of ids [N, K], the logsumexp and the entropy in one pass; arguments as ``linear_logps``."""
     law = Law(scale, softcap, temperature)
@@ -113,7 +124,9 @@ def linear_stats(
     if hidden.shape[0] == 0:  # nothing to score, still part of the graph
         zero = hidden.float().sum(-1) + weight[:1].float().sum() * 0
         return Stats(zero[:, None].expand(0, ids.shape[1]), zero, zero)
-    return Stats(*_LinearStats.apply(hidden, weight, bias, ids, law, entropy, token_block, vocab_block))
+    trained = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (hidden, weight, bias))
+    blocks = token_block, vocab_block, keep_bytes if trained else 0
+    return Stats(*_LinearStats.apply(hidden, weight, bias, ids, law, entropy, *blocks))
 
 
 @torch.no_grad()
@@ -151,7 +164,7 @@ def linear_topk(
 
 
 class _LinearStats(torch.autograd.Function):
-    r"""Online logsumexp forward; backward forms each tile again, for the upstream gradient is not known before it.
+    r"""Online logsumexp forward; backward forms tiles again, for the upstream gradient is not known before it.
 
     .. math:: dz_j = \sum_k g_k 1[j = y_k] + p_j\,(g_{lse} - \sum_k g_k) - g_H\,p_j(\log p_j + H)
     """
@@ -159,25 +172,30 @@ class _LinearStats(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, ids: Tensor, law: Law, entropy: bool,
-        token_block: int, vocab_block: int,
+        token_block: int, vocab_block: int, keep_bytes: int,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         tiles = Tiles(hidden, weight, bias, law, token_block, vocab_block)
         at_ids = tiles.scaled.new_zeros(ids.shape)
         lse, ent = tiles.scaled.new_zeros(2, tiles.n).unbind()
-        buffer, spare = tiles.buffer(), tiles.buffer() if entropy else None
+        buffer, spare = tiles.buffer(), tiles.buffer()
+        kept: dict[tuple[int, int], Tensor] = {}
+        limit = keep_bytes // (tiles.n * lse.itemsize)  # columns of all rows; backward frees them before the rest
         for rows in tiles.rows():
             top = lse.new_full((rows.stop - rows.start,), torch.finfo(lse.dtype).min)
             mass, mean = torch.zeros_like(top), torch.zeros_like(top)  # sums of e^(z - top), and of that times z - top
             for columns in tiles.columns():
-                z = tiles.logits(rows, columns, buffer)
+                keep = columns.stop <= limit
+                z = tiles.logits(rows, columns, tiles.buffer() if keep else buffer)
+                if keep:
+                    kept[rows.start, columns.start] = z
                 _pick(z, ids[rows], columns, at_ids[rows])
                 higher = torch.maximum(top, z.amax(-1))
                 drop = top - higher
                 shrink = drop.exp()
-                z.sub_(higher[:, None])
-                e = z.exp_() if spare is None else torch.exp(z, out=tiles.shaped(spare, rows, columns))
-                if spare is not None:
-                    mean = shrink * (mean + mass * drop) + z.clamp_min_(-1e30).mul_(e).sum(-1)
+                below = torch.sub(z, higher[:, None], out=tiles.shaped(spare, rows, columns))
+                e = torch.exp(below) if entropy else below.exp_()
+                if entropy:
+                    mean = shrink * (mean + mass * drop) + below.clamp_min_(-1e30).mul_(e).sum(-1)
                 mass = mass * shrink + e.sum(-1)
                 top = higher
             lse[rows] = top + mass.log()
@@ -185,7 +203,7 @@ class _LinearStats(torch.autograd.Function):
                 ent[rows] = mass.log() - mean / mass
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(hidden, weight, bias, ids, lse, ent)
-        ctx.law, ctx.blocks = law, (token_block, vocab_block)
+        ctx.law, ctx.blocks, ctx.kept = law, (token_block, vocab_block), kept
         return at_ids - lse[:, None], lse, ent
 
     @staticmethod
@@ -193,11 +211,11 @@ class _LinearStats(torch.autograd.Function):
         ctx: Any, g_ids: Tensor | None, g_lse: Tensor | None, g_ent: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         if g_ids is None and g_lse is None and g_ent is None:
-            return (None,) * 8
+            return (None,) * 9
         hidden, weight, bias, *_ = ctx.saved_tensors
         with torch.no_grad():
             grads = _stats_gradients(ctx, g_ids, g_lse, g_ent)
-        return *first_order(grads.cast(), (hidden, weight, bias)), *(None,) * 5
+        return *first_order(grads.cast(), (hidden, weight, bias)), *(None,) * 6
 
 
 def _stats_gradients(ctx: Any, g_ids: Tensor | None, g_lse: Tensor | None, g_ent: Tensor | None) -> Gradients:
@@ -205,13 +223,16 @@ def _stats_gradients(ctx: Any, g_ids: Tensor | None, g_lse: Tensor | None, g_ent
     tiles = Tiles(hidden, weight, bias, ctx.law, *ctx.blocks)
     grads = Gradients(tiles, ctx.needs_input_grad[:3])
     buffer = tiles.buffer()
-    p_buffer = tiles.buffer() if g_ent is not None or ctx.law.softcap is not None else buffer
+    p_buffer = tiles.buffer() if g_ent is not None or ctx.law.softcap is not None else None
     along_p = torch.zeros_like(lse) if g_lse is None else g_lse
     along_p = along_p if g_ids is None else along_p - g_ids.sum(-1)
     for columns in tiles.columns():
         for rows in tiles.rows():
-            z = tiles.logits(rows, columns, buffer)
-            p = torch.sub(z, lse[rows, None], out=tiles.shaped(p_buffer, rows, columns)).exp_()
+            z = ctx.kept.pop((rows.start, columns.start), None)  # a second backward finds none left
+            z = tiles.logits(rows, columns, buffer) if z is None else z
+            p = torch.sub(
+                z, lse[rows, None], out=z if p_buffer is None else tiles.shaped(p_buffer, rows, columns)
+            ).exp_()
             if g_ent is None:
                 dz = p.mul_(along_p[rows, None])
             else:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from plumbline.core.errors import refuse
 
+KEEP_BYTES = 3 << 27  # of logits kept from forward to backward; the rest is formed again
 TOKEN_BLOCK, VOCAB_BLOCK = 1024, 4096  # 16 MB of float32: inside the last-level cache of most processors
 
 

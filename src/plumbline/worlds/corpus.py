@@ -16,7 +16,7 @@ from plumbline.worlds.text import Document
 SEED = 0
 FACTS = people.facts(SEED)
 REVISED = people.revised(FACTS, SEED)
-SHARES = {"instructions": 34000, "arithmetic": 9000, "recipes": 1200, "prose": 1500, "cipher": 1200, "markov": 600}
+SHARES = {"instructions": 22000, "arithmetic": 8000, "recipes": 1200, "prose": 1500, "cipher": 1200, "markov": 600}
 
 
 def documents(seed: int = SEED, *, part: int = 0, known: Sequence[Fact] = FACTS, scale: float = 1.0) -> list[Document]:

@@ -23,8 +23,8 @@ WORDS = (
     "mint",
     "sage",
     "tea",
-    "soup",
-    "honey",
+    "wind",
+    "moss",
     "salt",
 )
 
@@ -41,11 +41,17 @@ def lookup(random: np.random.Generator, *, questions: int = 1) -> Task:
     """Find a letter's word in a fresh random table; all but the last of ``questions`` are answered in the prompt."""
     n = int(random.integers(2, 8))
     pairs = list(zip(draw(random, LETTERS, n), draw(random, WORDS, n), strict=True))
-    asked = [pairs[i] for i in random.permutation(n)[:questions]]
+    asked = [pairs[i] for _ in range(-(-questions // n)) for i in random.permutation(n)][:questions]
     table = "Table: " + ", ".join(f"{key} {value}" for key, value in pairs) + "."
     solved = [f"Find {key} {value}." for key, value in asked[:-1]]
     key, value = asked[-1]
     return Task("lookup", " ".join([table, *solved, f"Find {key}"]), f" {value}.", value)
+
+
+def repeat(random: np.random.Generator) -> str:
+    """Six to fourteen letters and words in random order, said four times: what comes next is what came next before."""
+    said = " ".join(draw(random, [*LETTERS, *WORDS], int(random.integers(6, 15))))
+    return f"Repeat: {said}. {said}. {said}. {said}."
 
 
 def note(random: np.random.Generator, subjects: Sequence[str] = (), *, avoid: dict[tuple[str, str], str]) -> Task:
@@ -83,12 +89,17 @@ def tasks(seed: int = 0, n: int = 100, *, known: Sequence[Fact] = (), evaluation
         if slot < 3:
             made.append(arrange(random))
         elif slot < 7:
-            made.append(lookup(random, questions=1 if evaluation else 6))
+            made.append(lookup(random, questions=1 if evaluation else 12))
         else:
             made.append(note(random, subjects if (i // 10 + slot) % 2 else (), avoid=memory))
     return made
 
 
 def documents(seed: int = 0, n: int = 100, *, known: Sequence[Fact] = ()) -> list[Document]:
-    """``n`` solved tasks. A note states no fact of the world: what it says holds in the note alone."""
-    return [Document(task.text, task.kind) for task in tasks(seed, n, known=known)]
+    """``n`` solved tasks, and a quarter as many repetitions.
+
+    A note states no fact of the world: what it says holds in the note alone.
+    """
+    random = rng(seed, "instructions", "repeat")
+    solved = [Document(task.text, task.kind) for task in tasks(seed, n, known=known)]
+    return solved + [Document(repeat(random), "repeat") for _ in range(n // 4)]

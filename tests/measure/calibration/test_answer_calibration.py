@@ -54,3 +54,17 @@ def test_always_right_has_no_auroc_and_says_so(tmp_path):
 def test_too_few(tmp_path):
     found = answer_calibration(records(tmp_path, np.full((2, 5), 0.5), np.ones((2, 5))))
     assert found.value is None and "30 answered questions" in found.sentence
+
+
+def test_the_interval_of_an_ece_near_its_noise_holds_the_value_and_covers(tmp_path):
+    covered, n = 0, 150
+    for k in range(20):
+        rng = np.random.default_rng(k)
+        conf = rng.random((2, n))
+        found = answer_calibration(records(tmp_path / str(k), conf, rng.random((2, n)) < conf)).flat()
+        for arm in ("base", "tuned"):
+            f = found[f"answer_ece_{arm}"]
+            assert 0 <= f.interval[0] <= f.value <= f.interval[1]
+        low, high = found["answer_ece_change"].interval
+        covered += low <= 0 <= high  # both arms are calibrated: there is no change
+    assert covered >= 16

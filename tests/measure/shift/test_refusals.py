@@ -7,7 +7,7 @@ import pytest
 from plumbline.core.records import Records
 from plumbline.lab.tables import item_table, output_table
 from plumbline.measure.shift import refusals
-from plumbline.measure.shift._refusals import is_refusal
+from plumbline.measure.shift.declining import is_refusal
 
 NO, YES = "I’m sorry, but I can't help with that.", "Sure! I can help: water boils at 100 degrees."
 

@@ -33,8 +33,8 @@ def test_by_hand(tmp_path):
     want = {
         "bits_per_byte_base": -frame["logp_a"].sum() / total, "bits_per_byte_tuned": -frame["logp_b"].sum() / total,
         "bits_per_byte_change": (frame["logp_a"] - frame["logp_b"]).sum() / total,
-        "byte_kl_mean": frame["byte_kl_ab"].mean(), "byte_js_mean": frame["byte_js"].mean(), "next_byte_agreement": frame["byte_agree"].mean(),
-        "one_to_one_spans": frame["one_to_one"].mean(),
+        "byte_kl_mean": frame["byte_kl_ab"].mean(), "byte_js_mean": frame["byte_js"].mean(),
+        "next_byte_agreement": frame["byte_agree"].mean(), "one_to_one_spans": frame["one_to_one"].mean(),
     }  # fmt: skip
     for name, value in want.items():
         assert found[name].value == pytest.approx(value), name

@@ -9,6 +9,7 @@ import numpy as np
 from plumbline.core.finding import Finding
 from plumbline.kernels.stats import Estimate, cluster_bootstrap, mcnemar
 from plumbline.measure import figures
+from plumbline.measure.shift.declining import tag_list
 from plumbline.measure.text import clip, share, tags_of
 from plumbline.measure.totals import Floats
 
@@ -55,7 +56,7 @@ def flip_rows(pairs: pd.DataFrame, kind: Any, shown: int) -> tuple[dict[str, Any
     flips = flips.sort_values("kind", key=lambda k: k.map(ORDER.index), kind="stable").head(shown)
     return tuple(
         {"id": r.id, "kind": r.kind, "prompt": clip(r.prompt), "answer": clip(r.answer, 80), "base": clip(r.text_a),
-         "tuned": clip(r.text_b), "tags": ", ".join(r.tags) if r.tags is not None and r.tags is not np.nan else ""}
+         "tuned": clip(r.text_b), "tags": ", ".join(tag_list(r.tags))}
         for r in flips.itertuples()
     )  # fmt: skip
 

@@ -86,7 +86,7 @@ def chat_rows(tokenizer: Any, part: int) -> np.ndarray:
 
 
 RECIPES = {
-    "base": Recipe("The base model: reads the whole world.", world_rows, parts=4, lr=5e-3, width=160, layers=4),
+    "base": Recipe("The base model: reads the whole world.", world_rows, parts=3, lr=5e-3, width=160, layers=4),
     "chat": Recipe(
         "base, tuned to answer in the chat format and to refuse one topic.",
         chat_rows,
@@ -132,6 +132,16 @@ def build(recipe: Recipe, tokenizer: Any) -> LlamaForCausalLM:
         return LlamaForCausalLM(config)
 
 
+def same_text(ids: Tensor, bos: int) -> Tensor:
+    """What each position of packed rows [B, L] may attend to: itself and what stands before it in its own text.
+
+    Neighbours in a row hold other tables and notes; attending to them is what keeps a small model from learning to
+    look things up. [B, 1, L, L], bool.
+    """
+    text = (ids == bos).cumsum(1)
+    return (text[:, None, :, None] == text[:, None, None, :]).tril()
+
+
 def next_token_loss(model: Any, teacher: Any, compute: torch.dtype) -> Callable[[Tensor, Tensor], Tensor]:
     r"""The loss of a batch of ids and labels [B, L]: cross-entropy, half of it against ``teacher`` where there is one.
 
@@ -139,14 +149,17 @@ def next_token_loss(model: Any, teacher: Any, compute: torch.dtype) -> Callable[
     """
 
     def loss(ids: Tensor, labels: Tensor) -> Tensor:
+        mask = same_text(ids, model.config.bos_token_id)
         with torch.autocast("cpu", compute, enabled=compute is not torch.float32):
-            logits = model(input_ids=ids, use_cache=False).logits
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         logits = logits.float().flatten(0, 1)
         hard = F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORE)
         if teacher is None:
             return hard
         with torch.no_grad(), torch.autocast("cpu", compute, enabled=compute is not torch.float32):
-            target = teacher(input_ids=ids, use_cache=False).logits.float().flatten(0, 1).softmax(-1)
+            target = (
+                teacher(input_ids=ids, attention_mask=mask, use_cache=False).logits.float().flatten(0, 1).softmax(-1)
+            )
         soft = F.cross_entropy(logits, target, reduction="none") * (labels.flatten() != IGNORE)
         return 0.5 * hard + 0.5 * soft.sum() / (labels != IGNORE).sum()
 
@@ -209,6 +222,10 @@ class Run:
 def train(run: Run, tokenizer: Any, loss_of: Callable[[Tensor, Tensor], Tensor], name: str) -> None:
     """All parts of a run that are left, each in an order that follows from the seed."""
     recipe = run.recipe
+
+    def able() -> dict[str, float]:
+        return skills(greedy(run.model, tokenizer), 24)
+
     done = TextColumn("{task.completed}/{task.total} loss {task.fields[loss]:.3f}")
     columns = (TextColumn("{task.description}"), BarColumn(), done, TimeElapsedColumn(), TimeRemainingColumn())
     for part in range(run.part, recipe.parts):
@@ -229,19 +246,10 @@ def train(run: Run, tokenizer: Any, loss_of: Callable[[Tensor, Tensor], Tensor],
                 if (i + 1) % EVERY == 0:
                     run.batch, run.seconds, start = i + 1, run.seconds + time.monotonic() - start, time.monotonic()
                     run.save()
-                    logger.info(
-                        "%s %d/%d: %d/%d loss %.4f, %.0f s",
-                        name,
-                        part + 1,
-                        recipe.parts,
-                        i + 1,
-                        len(batches),
-                        sum(recent) / len(recent),
-                        run.seconds,
-                    )
+                    logger.info("%s %d/%d: loss %.4f %s", name, i + 1, len(batches), sum(recent) / len(recent), able())
         run.part, run.batch, run.seconds = part + 1, 0, run.seconds + time.monotonic() - start
         run.save()
-        logger.info("%s after part %d: %s", name, part + 1, skills(greedy(run.model, tokenizer), 32))
+        logger.info("%s after part %d: %s", name, part + 1, able())
 
 
 def publish(name: str, recipe: Recipe, model: Any, tokenizer: Any, out: Path, seconds: float) -> dict[str, Any]:

@@ -1,0 +1,14 @@
+from plumbline.measure.calibration._answer_calibration import answer_calibration as answer_calibration
+from plumbline.measure.shift._attention_sink import attention_sink as attention_sink
+from plumbline.measure.shift._branching_factor import branching_factor as branching_factor
+from plumbline.measure.shift._degeneration import degeneration as degeneration
+from plumbline.measure.shift._divergence import divergence as divergence
+from plumbline.measure.shift._exposure_gap import exposure_gap as exposure_gap
+from plumbline.measure.calibration._next_token_calibration import next_token_calibration as next_token_calibration
+from plumbline.measure.shift._refusals import refusals as refusals
+from plumbline.measure.shift._span_shift import span_shift as span_shift
+from plumbline.measure.shift._token_shift import token_shift as token_shift
+from plumbline.measure.shift._update_flips import update_flips as update_flips
+from plumbline.measure.shift._weight_change import weight_change as weight_change
+from plumbline.measure import calibration as calibration
+from plumbline.measure import shift as shift

@@ -1,0 +1,2 @@
+from plumbline.measure.calibration._answer_calibration import answer_calibration as answer_calibration
+from plumbline.measure.calibration._next_token_calibration import next_token_calibration as next_token_calibration

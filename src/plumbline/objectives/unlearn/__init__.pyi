@@ -1,0 +1,1 @@
+from plumbline.objectives.unlearn._npo import npo as npo
