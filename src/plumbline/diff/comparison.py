@@ -146,12 +146,19 @@ def compare(
 def _cards(probes: Sequence[str] | None) -> list[Card]:
     """The probes that read a comparison, or those named."""
     if probes is None:
-        return [card for card in catalogue(kind="probe") if card.roles[:1] == ("comparison",)]
+        cards = [card for card in catalogue(kind="probe") if card.roles[:1] == ("comparison",)]
+        return sorted(cards, key=_behaviour_first)
     cards = [get(name) for name in probes]
     for card in cards:
         if card.roles[:1] != ("comparison",):
             raise refuse("diff", "probes", "names of probes that read a comparison", card.name, "see plumbline list")
     return cards
+
+
+def _behaviour_first(card: Card) -> tuple[int, str]:
+    """What the models do comes before what they would have done, and both before what they are made of."""
+    order = ("outputs", "tokens", "spans", "samples")
+    return min((order.index(need) for need in card.needs if need in order), default=len(order)), card.name
 
 
 def _gather(base: Any, tuned: Any, **given: Any) -> list[inputs.Item]:
@@ -195,6 +202,9 @@ def _fingerprint(lm: LM) -> str:
     return "tensors " + hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest()
 
 
+_KINDS = {"prompt": "prompts", "qa": "questions", "text": "texts"}
+
+
 def _meta(spec: dict[str, Any], prepared: Prepared, command: str | None, started: float) -> dict[str, Any]:
     kinds = prepared.items["kind"].value_counts().to_dict()
     return {
@@ -212,7 +222,7 @@ def _meta(spec: dict[str, Any], prepared: Prepared, command: str | None, started
             "inputs": spec["inputs"],
         },
         "dtypes": {arm: spec[arm]["dtype"] for arm in ("base", "tuned")},
-        "counts": {kind: int(n) for kind, n in sorted(kinds.items())},
+        "counts": {name: int(kinds[kind]) for kind, name in _KINDS.items() if kind in kinds},
         "warnings": list(prepared.warnings),
         "skipped": [],
         "times": {"created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started))},

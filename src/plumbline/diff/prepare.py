@@ -125,7 +125,8 @@ def prepare(items: Sequence[Item], base: LM, tuned: LM, settings: Settings, same
     for i in asked[: settings.sample_prompts if settings.samples else 0]:
         entries[i] = replace(entries[i], sampled=True)
     raw = sum(i.kind != "text" and i.messages is None for i in items)
-    if settings.template is None and tuned.has_chat_template:
+    chats = any(i.messages for i in items)  # who writes some messages means the other prompts to be raw
+    if settings.template is None and tuned.has_chat_template and not chats:
         told["prompts are raw strings, read as they are; --template tuned wraps them in the chat template"] = raw
     warnings = [f"{count} {what}" for what, count in told.items() if count]
     return Prepared(entries, pd.DataFrame(rows), warnings)

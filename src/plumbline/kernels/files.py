@@ -43,7 +43,7 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def fingerprint(files: Iterable[Path], edge: int = 1 << 20) -> str:
-    """A hash that tells versions of large files apart without reading them whole: names, sizes, first and last bytes."""
+    """A hash that tells versions of large files apart by their names, sizes, first and last bytes."""
     digest = hashlib.blake2b(digest_size=16)
     for file in sorted(files):
         size = file.stat().st_size

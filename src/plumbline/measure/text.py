@@ -100,7 +100,7 @@ HEAT = [
 def heat_maps(
     comparison: Records, chosen: dict[int, str], label: Any, sources: Sequence[str], limit: int = 300
 ) -> tuple[dict[str, Any], ...]:
-    """Token heat maps of a few items; score 1 - exp(-KL(tuned||base)), label by the base rank, both models' candidates.
+    """Token heat maps of a few items; score 1 - rank^(-1/2) and label by the base rank, both candidates.
 
     Args:
         comparison: the records.
@@ -125,7 +125,7 @@ def _heat(comparison: Records, row: Any, label: Any) -> dict[str, Any]:
     tuned = candidates(comparison, row.top_ids_b, row.top_logps_b)
     return {
         "text": comparison.token(row.token_id),
-        "score": float(np.clip(-np.expm1(-max(row.kl_ba, 0.0)), 0, 1)),
+        "score": float(1 - row.rank_a**-0.5),
         "label": label(int(row.rank_a)),
         "note": f"base rank {row.rank_a}, KL {row.kl_ba:.3f} | base: {base} | tuned: {tuned}",
     }

@@ -12,11 +12,10 @@ from plumbline.core.finding import Finding
 from plumbline.core.records import Records
 from plumbline.kernels.seeds import rng
 from plumbline.lab.tables import log_normalised, token_table, vocab_table
-from plumbline.measure.shift.positions import contexts, gather, is_stylistic, most_shifted
+from plumbline.measure.shift.positions import contexts, gather, is_stylistic, most_shifted, sources_of
 from plumbline.measure.shift.shift_parts import examples, position_figure, shift_parts
 from plumbline.measure.text import share, undefined
 
-SOURCES = ("response", "completion")
 NEEDS = (
     "Responses of TUNED, scored by both models on the same ids; a chat template that BASE never saw makes the first"
     " positions look shifted, so they are reported apart."
@@ -45,8 +44,8 @@ def token_shift(
 
     .. math:: r_t = 1 + \#\{v : p_A(v \mid x, o_{<t}) > p_A(o_t \mid x, o_{<t})\}
 
-    unshifted: r = 1; marginal: 2 <= r <= ``marginal``; shifted: r > ``marginal``. o is TUNED's greedy response (or the
-    completion that the user gave), A is BASE. One value per position [N]; intervals resample prompts [G].
+    unshifted: r = 1; marginal: 2 <= r <= ``marginal``; shifted: r > ``marginal``. o is TUNED's greedy response
+    (completions that the user gave, where there are no responses), A is BASE. One value per position [N]; intervals resample prompts [G].
 
     Args:
         comparison: records with ``tokens``; ``items`` and ``outputs`` add categories, prompts and end tokens.
@@ -54,7 +53,8 @@ def token_shift(
         stylistic: token text -> whether it is a matter of style.
         seed: of the intervals.
     """
-    g = gather(comparison, sources=SOURCES, marginal=marginal, stylistic=stylistic)
+    sources = sources_of(comparison)
+    g = gather(comparison, sources=sources, marginal=marginal, stylistic=stylistic)
     n = int(g.sums.total("n"))
     if n < MINIMUM:
         return undefined("shifted", "too few response positions", have=n, need=MINIMUM, what="positions", needs=NEEDS)
@@ -67,7 +67,7 @@ def token_shift(
             f"{share(off)} of the tokens are not TUNED's own first choice (given or sampled text): read shifted_argmax"
         )
     rows = most_shifted(comparison, g.tokens)
-    places = contexts(comparison, {r["token_id"]: None for r in rows}, sources=SOURCES, marginal=marginal)
+    places = contexts(comparison, {r["token_id"]: None for r in rows}, sources=sources, marginal=marginal)
     most = ", ".join(repr(r["token"]) for r in rows[:5])
     sentence = (
         f"{share(g.sums.total('shifted') / n)} of {n:,} response positions are shifted (BASE ranks TUNED's token below "
@@ -78,7 +78,7 @@ def token_shift(
         "shifted", g.sums.mean("shifted", proportion=True, seed=seed), title="Shifted positions", sentence=sentence,
         unit="share of positions", needs=NEEDS, parts=parts, warnings=tuple(warnings), figure=position_figure(g),
         table=tuple({**r, "contexts": places[r["token_id"]]} for r in rows),
-        texts=examples(comparison, g, SOURCES, marginal),
+        texts=examples(comparison, g, sources, marginal),
     )  # fmt: skip
 
 

@@ -64,6 +64,13 @@ class Gathered:
             self.tokens[:, column] += np.bincount(ids, weights=weights, minlength=size)
 
 
+def sources_of(comparison: Records) -> tuple[str, ...]:
+    """TUNED's own responses, or the completions that the user gave where there are none."""
+    frames = comparison.batches("tokens", columns=["source"])
+    own = any((frame["source"].astype(str) == "response").any() for frame in frames)
+    return ("response",) if own else ("completion",)
+
+
 def ends_of(comparison: Records) -> dict[int, int]:
     """Position of the end token in the tuned model's response, by item, where it ended by itself."""
     if not comparison.has("outputs"):

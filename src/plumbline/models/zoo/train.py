@@ -312,12 +312,15 @@ def make(name: str, out: Path, *, resume: bool, compile: bool) -> dict[str, Any]
     """Train, save and measure one model; those it starts from must stand in ``out``."""
     recipe = RECIPES[name]
     first = recipe.start or recipe.teacher
+    learned = out / f".{name}.tokenizer"
     if first:
         tokenizer = AutoTokenizer.from_pretrained(out / first)
+    elif resume and learned.is_dir():
+        tokenizer = AutoTokenizer.from_pretrained(learned)
     else:
         told = chat.conversations(SEED, 4000, known=corpus.taught(corpus.FACTS))
-        texts = [d.text for d in corpus.documents(SEED)] + [c.rendered() for c in told]
-        tokenizer = learn(texts)
+        tokenizer = learn([d.text for d in corpus.documents(SEED)] + [c.rendered() for c in told])
+        tokenizer.save_pretrained(learned)
 
     def saved(other: str) -> Any:
         return AutoModelForCausalLM.from_pretrained(out / other, dtype=torch.float32)
@@ -330,6 +333,7 @@ def make(name: str, out: Path, *, resume: bool, compile: bool) -> dict[str, Any]
     train(run, tokenizer, torch.compile(loss) if compile else loss, name)
     card = publish(name, recipe, model, tokenizer, out, run.seconds)
     run.checkpoint.unlink(missing_ok=True)
+    shutil.rmtree(learned, ignore_errors=True)
     return card
 
 
