@@ -142,6 +142,36 @@ def test_vocabulary_padded_on_one_side_is_compared_on_the_shared_ids(pair, tmp_p
         plumbline.compare(*lms, text=TEXTS, settings=SETTINGS, records=tmp_path / "refused")
 
 
+def test_an_adapter_of_base_shares_its_weights(pair, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    wearing = get_peft_model(
+        load(pair / "base").model, LoraConfig(r=3, target_modules=["q_proj"], init_lora_weights=False)
+    )
+    wearing.save_pretrained(tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": str(pair / "base")}))
+    comparison = plumbline.compare(
+        pair / "base", tmp_path / "adapter", text=TEXTS, settings=SETTINGS, records=tmp_path / "run"
+    )
+    base, tuned = comparison.base.model, comparison.tuned.model
+    assert base.get_input_embeddings().weight.data_ptr() == tuned.get_input_embeddings().weight.data_ptr()
+    alone = plumbline.compare(pair / "base", (wearing.merge_and_unload(), comparison.base.tokenizer), text=TEXTS, settings=SETTINGS,
+                              records=tmp_path / "merged")  # fmt: skip
+    merged, worn = (c.table("tokens")["kl_ab"] for c in (alone, comparison))
+    assert worn.max() > 1e-4 and np.allclose(merged, worn, atol=1e-5)
+    assert {row["tensor"].split(".")[-2] for row in comparison.probes["weight_change"].table if row.get("rank")} == {
+        "q_proj"
+    }
+
+
+def test_bf16_is_near_float32(pair, tmp_path):
+    found = [run(pair, tmp_path / d, dtype=d).table("tokens") for d in ("float32", "bfloat16")]
+    texts = [t[t["source"] == "text"] for t in found]
+    assert np.allclose(texts[0]["logp_a"], texts[1]["logp_a"], atol=0.05)
+    assert np.allclose(texts[0]["kl_ab"], texts[1]["kl_ab"], atol=0.02) and texts[1]["kl_ab"].max() > 0
+
+
 def test_broken_logits_are_named_and_left_out(pair, tmp_path):
     broken = load(pair / "tuned")
     row = broken.tokenizer("x", add_special_tokens=False).input_ids[0]
