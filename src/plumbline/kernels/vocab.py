@@ -20,18 +20,9 @@ from plumbline.kernels.divergence import (
     topk_mass,
     tv,
 )
+from plumbline.kernels.tiles import check_ids
 
-__all__ = [
-    "compare",
-    "entropy",
-    "forward_kl",
-    "js",
-    "rank",
-    "reverse_kl",
-    "skewed_kl",
-    "topk_mass",
-    "tv",
-]
+__all__ = ["compare", "entropy", "forward_kl", "js", "rank", "reverse_kl", "skewed_kl", "topk_mass", "tv"]
 
 _LN2 = math.log(2.0)
 _WIDTH = 64  # ids per block in the two-stage search for the largest logits
@@ -66,49 +57,20 @@ def compare(
     n, vocab = logits_a.shape
     if logits_b.shape != logits_a.shape or labels.shape != (n,):
         shapes = [tuple(t.shape) for t in (logits_a, logits_b, labels)]
-        raise refuse(
-            "compare",
-            "arguments",
-            "[N,V], [N,V] and [N]",
-            shapes,
-            "align the positions and vocabularies",
-        )
-    if n and not 0 <= int(labels.min()) <= int(labels.max()) < vocab:
-        raise refuse(
-            "compare",
-            "labels",
-            f"within [0, {vocab})",
-            [int(labels.min()), int(labels.max())],
-            "check ids",
-        )
+        raise refuse("compare", "arguments", "[N,V], [N,V] and [N]", shapes, "align the positions and vocabularies")
+    check_ids("compare", labels, (n,), vocab)
     wide = torch.promote_types(logits_a.dtype, torch.float32)
     step = min(n, rows_per_block(logits_a, 1 << 21)) or 1
     buffers = [torch.empty(step, vocab, dtype=wide, device=logits_a.device) for _ in range(7)]
     parts = []
     for i in range(0, max(n, 1), step):
         za, zb, y = (t[i : i + step] for t in (logits_a, logits_b, labels))
-        parts.append(
-            _compare_rows(
-                za.to(wide),
-                zb.to(wide),
-                y,
-                [b[: len(y)] for b in buffers],
-                top_k,
-                keep,
-                chi2,
-            )
-        )
+        parts.append(_compare_rows(za.to(wide), zb.to(wide), y, [b[: len(y)] for b in buffers], top_k, keep, chi2))
     return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
 
 
 def _compare_rows(
-    za: Tensor,
-    zb: Tensor,
-    y: Tensor,
-    buffers: list[Tensor],
-    top_k: tuple[int, ...],
-    keep: int,
-    chi2: bool,
+    za: Tensor, zb: Tensor, y: Tensor, buffers: list[Tensor], top_k: tuple[int, ...], keep: int, chi2: bool
 ) -> dict[str, Tensor]:
     pa, pb, *spare = buffers
     k = max(keep, 1, *top_k)

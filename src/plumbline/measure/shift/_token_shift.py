@@ -44,8 +44,9 @@ def token_shift(
 
     .. math:: r_t = 1 + \#\{v : p_A(v \mid x, o_{<t}) > p_A(o_t \mid x, o_{<t})\}
 
-    unshifted: r = 1; marginal: 2 <= r <= ``marginal``; shifted: r > ``marginal``. o is TUNED's greedy response
-    (completions that the user gave, where there are no responses), A is BASE. One value per position [N]; intervals resample prompts [G].
+    unshifted: r = 1; marginal: 2 <= r <= ``marginal``; shifted: r > ``marginal``. A is BASE, o is TUNED's greedy
+    response (completions that the user gave, where there are no responses). One value per position [N]; intervals
+    resample prompts [G].
 
     Args:
         comparison: records with ``tokens``; ``items`` and ``outputs`` add categories, prompts and end tokens.
