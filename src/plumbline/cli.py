@@ -34,8 +34,8 @@ def _rows(title: str, columns: dict[str, list[str]]) -> None:
     from rich.text import Text
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, overflow="fold")
+    for number, name in enumerate(columns):
+        table.add_column(name, overflow="fold", no_wrap=number == 0)
     for row in zip(*columns.values(), strict=True):
         table.add_row(*map(Text, row))
     Console().print(table)
@@ -134,7 +134,7 @@ def find(
         {
             "name": [c.name for _, c in found],
             "room": [c.room for _, c in found],
-            "costs": [c.kind.cost for _, c in found],
+            "kind": [c.kind.name for _, c in found],
             "says": [c.says for _, c in found],
         },
     )

@@ -156,13 +156,12 @@ def test_an_adapter_of_base_shares_its_weights(pair, tmp_path):
     )
     base, tuned = comparison.base.model, comparison.tuned.model
     assert base.get_input_embeddings().weight.data_ptr() == tuned.get_input_embeddings().weight.data_ptr()
-    alone = plumbline.compare(pair / "base", (wearing.merge_and_unload(), comparison.base.tokenizer), text=TEXTS, settings=SETTINGS,
-                              records=tmp_path / "merged")  # fmt: skip
+    merged_lm = (wearing.merge_and_unload(), comparison.base.tokenizer)
+    alone = plumbline.compare(pair / "base", merged_lm, text=TEXTS, settings=SETTINGS, records=tmp_path / "merged")
     merged, worn = (c.table("tokens")["kl_ab"] for c in (alone, comparison))
     assert worn.max() > 1e-4 and np.allclose(merged, worn, atol=1e-5)
-    assert {row["tensor"].split(".")[-2] for row in comparison.probes["weight_change"].table if row.get("rank")} == {
-        "q_proj"
-    }
+    moved = [row["tensor"] for row in comparison.probes["weight_change"].table if row.get("rank")]
+    assert {name.split(".")[-2] for name in moved} == {"q_proj"}
 
 
 def test_bf16_is_near_float32(pair, tmp_path):
