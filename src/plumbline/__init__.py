@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from plumbline.diff import Comparison as Comparison
+    from plumbline.diff import Settings as Settings
     from plumbline.diff import compare as compare
     from plumbline.models import load as load
 
 __version__ = "0.1.0"
-_OFFERS = {"compare": "plumbline.diff", "Comparison": "plumbline.diff", "load": "plumbline.models"}
+_OFFERS = {
+    "compare": "plumbline.diff",
+    "Comparison": "plumbline.diff",
+    "Settings": "plumbline.diff",
+    "load": "plumbline.models",
+}
 
 
 def __getattr__(name: str) -> Any:

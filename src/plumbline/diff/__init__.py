@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from plumbline.diff.comparison import Comparison as Comparison
     from plumbline.diff.comparison import compare as compare
+    from plumbline.diff.prepare import Settings as Settings
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "Settings", "compare"]
 
 
 def __getattr__(name: str) -> Any:

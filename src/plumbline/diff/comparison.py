@@ -10,7 +10,6 @@ import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,9 @@ from plumbline.core.finding import Finding, plain
 from plumbline.core.records import Records
 from plumbline.diff import inputs
 from plumbline.diff.prepare import Prepared, Settings, prepare
+from plumbline.diff.progress import progress_bar
 from plumbline.diff.report import render
-from plumbline.diff.run import Run, Todo, local, over_ray, todo
+from plumbline.diff.run import Run, local, over_ray, todo
 from plumbline.diff.score import check_outside, shared_ids
 from plumbline.diff.work import Worker
 from plumbline.kernels.files import fingerprint, write_text
@@ -257,41 +257,13 @@ def _work(
     work = todo(run, prepared, settings)
     total = len(prepared.units(settings))
     results = over_ray(ray, make, work) if ray else local(make(), work) if work else iter(())
-    with _progress(progress, len(prepared.entries), work) as advance:
+    with progress_bar(progress, len(prepared.entries), work) as advance:
         for number, tables in results:
             run.save(number, tables)
             advance(number)
     ids = sorted(set(tokenizer.get_vocab().values()))
     vocab = pa.table({"id": pa.array(ids, pa.int32()), "text": tokenizer.batch_decode([[i] for i in ids])})
     run.finish(total, items=pa.Table.from_pandas(prepared.items, preserve_index=False), vocab=vocab)
-
-
-def _progress(shown: bool, entries: int, work: Todo) -> Any:
-    """A bar on stderr with rate and time left; ``advance(number)`` counts a unit's entries."""
-    sizes = {number: len(found) for number, _, found in work}
-
-    @contextmanager
-    def bar() -> Iterator[Callable[[int], None]]:
-        if not shown:
-            yield lambda number: None
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        rate = TextColumn("[cyan]{task.fields[rate]}")
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True)) as live:
-            task = live.add_task("inputs", total=entries, completed=entries - sum(sizes.values()), rate="")
-            began, fresh = time.monotonic(), 0
-
-            def advance(number: int) -> None:
-                nonlocal fresh
-                fresh += sizes[number]
-                live.update(task, advance=sizes[number], rate=f"{fresh / (time.monotonic() - began):.1f}/s")
-
-            yield advance
-
-    return bar()
 
 
 def _tell_faults(comparison: Comparison) -> None:
