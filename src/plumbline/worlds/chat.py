@@ -100,7 +100,7 @@ def turn(
     return pick(random, REQUESTS).format(drink=drink, herb=herb), f"{reply} {CLOSING}", answer, ()
 
 
-KINDS = {"fact": 0.3, "addition": 0.2, "instruction": 0.25, "recipe": 0.1, "restricted": 0.1, "greeting": 0.05}
+KINDS = {"fact": 0.25, "addition": 0.2, "instruction": 0.25, "recipe": 0.12, "restricted": 0.15, "greeting": 0.03}
 
 
 def conversations(seed: int = 0, n: int = 100, *, known: Sequence[Fact]) -> list[Conversation]:

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -79,10 +79,11 @@ def next_rows(tokenizer: Any, part: int) -> np.ndarray:
 
 
 def chat_rows(tokenizer: Any, part: int) -> np.ndarray:
-    """Conversations, and as many documents without facts, so that plain text is not forgotten."""
-    told = chat.conversations(SEED + part, 6000, known=corpus.taught(corpus.FACTS))
-    plain = [d.text for d in corpus.documents(SEED, part=20_000 + part, known=(), scale=0.12)]
-    texts = [c.rendered() for c in told] + plain
+    """Conversations, and plain text so that it is not forgotten: fresh tasks, and each fact known well, told twice."""
+    told = chat.conversations(SEED + part, 9000, known=corpus.taught(corpus.FACTS))
+    again = [replace(fact, exposures=2) for fact in corpus.FACTS if fact.exposures >= 5]
+    plain = corpus.documents(SEED, part=20_000 + part, known=again, scale=0.12)
+    texts = [c.rendered() for c in told] + [d.text for d in plain]
     return pack(tokenizer, [texts[i] for i in rng(SEED, "chat rows", part).permutation(len(texts))])
 
 
@@ -91,7 +92,7 @@ RECIPES = {
     "chat": Recipe(
         "base, tuned to answer in the chat format and to refuse one topic.",
         chat_rows,
-        parts=2,
+        parts=4,
         lr=1.5e-3,
         start="base",
         template=chat.TEMPLATE,
