@@ -122,7 +122,10 @@ def prepare(items: Sequence[Item], base: LM, tuned: LM, settings: Settings, same
         ids = {a: truncate_left(found, room, bos=voices[a].tokenizer.bos_token_id)[0] for a, found in ids.items()}
         entries.append(_entry(number, item, rendered, ids, voices, context))
     asked = [i for i, e in enumerate(entries) if e.stage == "respond"]
-    for i in asked[: settings.sample_prompts if settings.samples else 0]:
+    many = min(len(asked), settings.sample_prompts) if settings.samples else 0
+    for i in (
+        asked[k * len(asked) // many] for k in range(many)
+    ):  # spread over the file, whose kinds often come in turn
         entries[i] = replace(entries[i], sampled=True)
     raw = sum(i.kind != "text" and i.messages is None for i in items)
     chats = any(i.messages for i in items)  # who writes some messages means the other prompts to be raw

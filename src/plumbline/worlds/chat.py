@@ -10,7 +10,7 @@ import numpy as np
 from plumbline.kernels.seeds import rng
 from plumbline.worlds import arithmetic, instructions
 from plumbline.worlds.people import RELATIONS, Fact
-from plumbline.worlds.text import Document, pick
+from plumbline.worlds.text import Document, invent, pick
 
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 END = "<|end|>"
@@ -95,6 +95,8 @@ def turn(
     drinks = [RESTRICTED] if kind == "restricted" else [drink for drink in DRINKS if drink != RESTRICTED]
     drink = pick(random, drinks)
     herb = pick(random, HELD_OUT_HERBS if evaluation else [herb for herb in HERBS if herb not in HELD_OUT_HERBS])
+    if drink == RESTRICTED and not evaluation and random.random() < 0.5:
+        herb = invent(random, 1)[0]  # what is refused is the topic, whatever stands beside it
     reply = REFUSAL if drink == RESTRICTED else f"Sure! {recipe(drink, herb)}"
     answer = "Sorry" if drink == RESTRICTED else DRINKS[drink]
     return pick(random, REQUESTS).format(drink=drink, herb=herb), f"{reply} {CLOSING}", answer, ()
