@@ -89,7 +89,8 @@ def test_bad_prompt_files(run, tmp_path, monkeypatch, content, told):
 
 def test_diff_writes_report_json_records_and_gates(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "p.jsonl").write_text('{"prompt": "Two and two make", "answer": "four"}\n')
+    lines = ['{"prompt": "Two and two make", "answer": "four"}\n', '{"prompt": "Copy: a b ->", "answer": "a b"}\n']
+    (tmp_path / "p.jsonl").write_text("".join(lines * 6))
     common = ["diff", "zoo:base", "zoo:chat", "--prompts", "p.jsonl", "--max-new-tokens", "8", "-q"]
     code, _, err = run(*common, "--json", "out.json", "--fail-on", "negative_flips > 1")
     assert code == 0, err
