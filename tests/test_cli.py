@@ -109,6 +109,14 @@ def test_help_is_fast_and_every_verb_has_one(run):
         assert run(verb, "--help")[0] == 0
 
 
+@pytest.mark.parametrize(
+    "arguments", [["diff", "a", "b", "--nope"], ["diff", "a"], ["diff", "a", "b", "--seed", "x"], ["no"]]
+)
+def test_usage_errors_exit_2_in_the_parsers_own_words(run, arguments):
+    code, out, err = run(*arguments)
+    assert code == 2 and "unexpected" not in err and "Traceback" not in err and err
+
+
 def test_unexpected_errors_are_one_line_too(run, monkeypatch):
     from plumbline.core import discover
 

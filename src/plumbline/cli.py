@@ -245,20 +245,14 @@ def main() -> None:
 
 
 def _unexpected(error: Exception) -> int:
-    import click
-
-    if isinstance(error, click.exceptions.Exit):
-        return error.exit_code
-    if isinstance(error, click.ClickException):
-        error.show()
-        return error.exit_code
+    if hasattr(error, "exit_code"):  # the parser's own: a usage error, which it shows in its own form, or an exit
+        if hasattr(error, "show"):
+            error.show()
+        return int(error.exit_code)
     if os.environ.get("PLUMBLINE_TRACEBACK"):
         raise error
-    text = " ".join(str(error).split())
-    typer.echo(
-        f"plumbline: unexpected {type(error).__name__}: {text[:300]}; PLUMBLINE_TRACEBACK=1 shows where, please report it",
-        err=True,
-    )
+    told = f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    typer.echo(f"plumbline: {told}; PLUMBLINE_TRACEBACK=1 shows where, please report it", err=True)
     return 1
 
 

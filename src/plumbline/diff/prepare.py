@@ -110,7 +110,7 @@ def prepare(items: Sequence[Item], base: LM, tuned: LM, settings: Settings, same
             raise refuse(item.where, "the prompt", "at least one token long", repr(rendered.text), "remove this line")
         cut = item.kind != "text" and max(map(len, ids.values())) > room
         told[f"prompts were longer than {room} tokens and lost their beginning"] += cut
-        told[rendered.warning or ""] += rendered.warning is not None
+        told[f"prompts: {rendered.warning}"] += rendered.warning is not None
         rows.append(_row(number, item, rendered.text, len(ids["b"]), cut))
         if item.kind == "text":
             windows = _windows(ids, context, same)
