@@ -127,13 +127,8 @@ class Card:
             p.name: {"expects": p.describe(), "default": None if p.required else plain(p.default)}
             for p in self.params.values()
         }
-        told: dict[str, Any] = {
-            "name": self.name,
-            "room": self.room,
-            "kind": self.kind.name,
-            "paper": paper,
-            "says": self.says,
-        }
+        told: dict[str, Any] = {"name": self.name, "room": self.room, "kind": self.kind.name}
+        told |= {"paper": paper, "says": self.says}
         told |= {"differs": list(self.differs), "needs": list(self.needs), "gives": list(self.gives)}
         return told | {"params": params, "claims": claims}
 
@@ -193,6 +188,7 @@ sampler = Kind(
     5,
     "without training, at decoding time",
 )
+selector = Kind("selector", "(samples: Samples, *, hyper) -> Selection", 6, "without training, after sampling")
 objective = Kind(
     "objective", "(x: Scored, x_ref: Scored, ..., *, hyper) -> [B] or [B,T]", 6, "needs training, a fine-tuning loss"
 )
@@ -203,7 +199,7 @@ function = Kind(
     8,
     "a plain function of arrays",
 )
-KINDS = {kind.name: kind for kind in (weight_rule, edit, logit_rule, sampler, objective, probe, function)}
+KINDS = {kind.name: kind for kind in (weight_rule, edit, logit_rule, sampler, selector, objective, probe, function)}
 
 
 def _read(

@@ -87,6 +87,11 @@ class CachedLM:
         self.calls = self.tokens_fed = self.rebuilds = 0
         self._seen: _Seen | None = None
 
+    @property
+    def device(self) -> torch.device:
+        """Where ids are sent: the input embedding's device."""
+        return self._embeddings.weight.device
+
     def reset(self) -> None:
         """Forget the cache. Needed after the weights, an adapter or a hook of the model changed; counters stay."""
         self._seen = None

@@ -71,6 +71,11 @@ def tv(logits_p: Tensor, logits_q: Tensor) -> Tensor:
     )
 
 
+def log_probs(logits: Tensor) -> Tensor:
+    r"""Log-probabilities :math:`z - \log\sum_v e^{z_v}` of logits [..., V] in float32 or wider, safe under ``-inf``."""
+    return torch.log_softmax(logits, -1, dtype=torch.promote_types(logits.dtype, torch.float32))
+
+
 def entropy(logits: Tensor) -> Tensor:
     r""":math:`-\sum_v p_v \log p_v` with :math:`0 \log 0 = 0`, [..., V] -> [...] nats."""
     return _by_rows(_entropy, logits)

@@ -13,6 +13,7 @@ from plumbline.kernels.divergence import (
     entropy,
     forward_kl,
     js,
+    log_probs,
     rank,
     reverse_kl,
     rows_per_block,
@@ -22,7 +23,19 @@ from plumbline.kernels.divergence import (
 )
 from plumbline.kernels.tiles import check_ids
 
-__all__ = ["compare", "entropy", "forward_kl", "js", "rank", "reverse_kl", "skewed_kl", "topk_mass", "tv"]
+__all__ = [
+    "compare",
+    "entropy",
+    "forward_kl",
+    "js",
+    "likeliest",
+    "log_probs",
+    "rank",
+    "reverse_kl",
+    "skewed_kl",
+    "topk_mass",
+    "tv",
+]
 
 _LN2 = math.log(2.0)
 _WIDTH = 64  # ids per block in the two-stage search for the largest logits
@@ -178,6 +191,24 @@ def _largest(z: Tensor, k: int) -> Tensor:
         ids = (blocks[:, :, None] * _WIDTH + torch.arange(_WIDTH, device=z.device)).flatten(1)
         z = z.gather(-1, ids.clamp_max(vocab - 1)).masked_fill_(ids >= vocab, -torch.inf)
     return ids.gather(-1, _ordered(z, ids).topk(k, -1).indices)
+
+
+def likeliest(logits: Tensor, k: int = 1) -> Tensor:
+    """Ids [R, min(k, V)] of the largest logits [R, V], largest first; of equal ones the first for k = 1, any beyond.
+
+    Block maxima first: several times faster than ``argmax`` and ``topk`` over a wide vocabulary on a CPU.
+    """
+    vocab = logits.shape[-1]
+    k, whole = min(k, vocab), vocab // _WIDTH
+    if whole <= 2 * k:
+        return logits.argmax(-1, keepdim=True) if k == 1 else logits.topk(k, -1).indices
+    peaks = logits[:, : whole * _WIDTH].unflatten(-1, (whole, _WIDTH)).amax(-1)
+    if vocab % _WIDTH:
+        peaks = torch.cat([peaks, logits[:, whole * _WIDTH :].amax(-1, keepdim=True)], -1)
+    blocks = peaks.argmax(-1, keepdim=True) if k == 1 else peaks.topk(k, -1).indices
+    ids = (blocks[:, :, None] * _WIDTH + torch.arange(_WIDTH, device=logits.device)).flatten(1)
+    near = logits.gather(-1, ids.clamp_max(vocab - 1)).masked_fill_(ids >= vocab, -torch.inf)
+    return ids.gather(-1, near.argmax(-1, keepdim=True) if k == 1 else near.topk(k, -1).indices)
 
 
 def _ordered(values: Tensor, ids: Tensor) -> Tensor:
