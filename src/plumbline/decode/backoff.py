@@ -18,13 +18,15 @@ class Backoff:
 
     Args:
         widths: ascending numbers of draft tokens, without 0. start: the place of the first to use, 0 the plainest.
+        trial: passes for which a width is tried before it is judged: more than 1 where drafts get better by using them.
         price: seconds of a pass as ``1 + price * width`` instead of measured ones.
     """
 
-    def __init__(self, widths: Sequence[int], *, start: int = 1, price: float | None = None) -> None:
+    def __init__(self, widths: Sequence[int], *, start: int = 1, trial: int = 1, price: float | None = None) -> None:
         self.widths = (0, *widths)
-        self.price = price
+        self.price, self.trial = price, trial
         self.at = self._now = min(start, len(widths))
+        self._left = trial  # passes that the width in use is still to be given before it is judged
         self.won, self.spent = [0.0] * len(self.widths), [0.0] * len(self.widths)
         self.gaps, self.waits = [FIRST] * len(self.widths), [0] * len(self.widths)
 
@@ -40,8 +42,9 @@ class Backoff:
 
     def width(self) -> int:
         """Draft tokens for the next pass."""
-        near = [i for i in (self.at - 1, self.at + 1) if 0 <= i < len(self.widths) and self.waits[i] <= 0]
-        self._now = near[0] if near and self.spent[self.at] else self.at
+        if self._left <= 0:
+            near = [i for i in (self.at - 1, self.at + 1) if 0 <= i < len(self.widths) and self.waits[i] <= 0]
+            self._now, self._left = (near[0], self.trial) if near else (self.at, 1)
         for i in range(len(self.widths)):
             self.waits[i] -= 1
         return self.widths[self._now]
@@ -49,12 +52,12 @@ class Backoff:
     def observe(self, width: int, gained: float, seconds: float) -> None:
         """A pass with a draft of ``width`` (0: none was found) emitted ``gained`` tokens a row in ``seconds``."""
         i = self._now if width else 0
-        seconds = seconds if self.price is None else 1 + self.price * width
         self.won[i] = DECAY * self.won[i] + gained
-        self.spent[i] = DECAY * self.spent[i] + seconds
+        self.spent[i] = DECAY * self.spent[i] + (seconds if self.price is None else 1 + self.price * width)
         if i != self._now:
             return  # nothing was found to draft: that says nothing about the width
-        if i != self.at:
+        self._left -= 1
+        if i != self.at and self._left <= 0:
             self._judge(i)
 
     def _judge(self, i: int) -> None:

@@ -88,6 +88,24 @@ def capture(model: nn.Module, sites: Sequence[S]) -> Iterator[dict[S, Tensor]]:
 
 
 @contextmanager
+def adapters_by_row(model: nn.Module, names: Sequence[str]) -> Iterator[nn.Module]:
+    """Run a model with PEFT (LoRA) layers so that row b of every batch wears adapter ``names[b]``.
+
+    ``"__base__"`` is no adapter. The layers read one batch of base weights for all rows. A model without such layers is
+    left as it is.
+    """
+
+    def named(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return args, {**kwargs, "adapter_names": list(names)}
+
+    with ExitStack() as stack:
+        for module in model.modules():
+            if hasattr(module, "lora_A") and hasattr(module, "base_layer"):
+                stack.callback(module.register_forward_pre_hook(named, with_kwargs=True).remove)  # type: ignore[operator]
+        yield model
+
+
+@contextmanager
 def attention_maps(model: nn.Module, sites: Mapping[S, Callable[[Tensor], T]]) -> Iterator[dict[S, T]]:
     r"""Reduce each layer's attention probabilities when they come, and let go of them: one layer's at a time is alive.
 

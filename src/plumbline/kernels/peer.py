@@ -40,10 +40,14 @@ class Peer:
             raise refuse("Peer", "model", "a causal LM or a function of tokens", type(model).__name__, "pass a model")
         if prompt is not None and (prompt.dim() != 2 or prompt.shape[1] == 0):
             raise refuse("Peer", "prompt", "[B, P] with P >= 1", list(prompt.shape), "give it at least the bos token")
+        if prompt_mask is not None and (prompt is None or prompt_mask.shape != prompt.shape):
+            wanted = "left out where there is no prompt" if prompt is None else f"{list(prompt.shape)}, as the prompt"
+            raise refuse("Peer", "prompt_mask", wanted, list(prompt_mask.shape), "pass one entry a prompt token")
         self.prompt = prompt
         self.prompt_mask = torch.ones_like(prompt) if prompt is not None and prompt_mask is None else prompt_mask
         self.padded_vocab, self.across_devices = padded_vocab, across_devices
         self._main: Tensor | None = None
+        self._told = False  # by begin(), and not taken from the first call
         self._handed: tuple[Tensor, Tensor] | None = None
 
     def begin(self, tokens: Tensor) -> None:
@@ -54,7 +58,7 @@ class Peer:
         if len(tokens) % len(self.prompt):
             raise refuse("Peer", "prompt", f"one row, or one for each of the {len(tokens)} main prompts",
                          f"{len(self.prompt)} rows", "give every main prompt its own")  # fmt: skip
-        self._main = tokens.clone()
+        self._main, self._told = tokens.clone(), True
 
     def hand(self, tokens: Tensor, logits: Tensor) -> None:
         """Logits that were computed elsewhere, in one batch with the main model's, as the answer for ``tokens``."""
@@ -67,6 +71,7 @@ class Peer:
         rows = self._rows(tokens)
         if rows is None:
             self.begin(tokens)
+            self._told = False
             rows = self._rows(tokens)
         ids, seen = [], []
         for row, (own, start) in zip(tokens, rows or [], strict=True):
@@ -99,21 +104,27 @@ class Peer:
             if torch.equal(tokens[:, :length], main.repeat_interleave(each, 0)):
                 per = max(len(tokens) // len(prompts), 1)
                 return [(b // per, length) for b in range(len(tokens))]
-        found = [_origin(row.tolist(), main.tolist()) for row in tokens]
-        if any(at is None for at in found):
-            return None
         per = len(main) // len(prompts)
-        return [(at[0] // per, at[1]) for at in found if at is not None]
+        mains, found = main.tolist(), list[tuple[int, int]]()
+        for row in tokens.tolist():
+            fits = {(number // per, start) for number, start in _origins(row, mains, self._told)}
+            if len(fits) > 1:
+                raise refuse("Peer", "tokens", "rows whose main prompt can be told", "a row alone that fits several",
+                             "decode all rows together, or one prompt at a time after begin()")  # fmt: skip
+            found += fits
+        return found if len(found) == len(tokens) else None
 
 
-def _origin(row: list[int], mains: list[list[int]]) -> tuple[int, int] | None:
-    """The main prompt that ``row`` begins with, and its length there; its left padding may have been taken off."""
+def _origins(row: list[int], mains: list[list[int]], stripped: bool) -> list[tuple[int, int]]:
+    """The main prompts that ``row`` begins with, and their lengths there; else, ``stripped``, without left padding."""
+    whole = [(number, len(main)) for number, main in enumerate(mains) if row[: len(main)] == main]
+    if whole or not stripped:
+        return whole
+    cut_off = []
     for number, main in enumerate(mains):
         run = next((i for i, t in enumerate(main) if t != main[0]), len(main) - 1)
-        for cut in range(run + 1):
-            if row[: len(main) - cut] == main[cut:]:
-                return number, len(main) - cut
-    return None
+        cut_off += [(number, len(main) - cut) for cut in range(1, run + 1) if row[: len(main) - cut] == main[cut:]]
+    return cut_off
 
 
 class Rule:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -86,12 +87,10 @@ def speculative_jacobi(
     """
     run = Run("speculative_jacobi", model, input_ids, logits_processor, stopping_criteria, generation_config,
               model_kwargs, report=report, chooser=chooser)  # fmt: skip
-    widths = sorted({max(window // 4, 2), max(window // 2, 2), window})
-    price = _PRICE.get(input_ids.device.type, _PRICE["cuda"])
+    widths = sorted({max(w, 2) for w in (window // 4, window // 2, window)})
+    price = _PRICE.get(input_ids.device.type, _PRICE["cuda"]) if run.sampled else None
     for group in [[b] for b in run.active()] if run.rules else [run.active()]:
-        backoff = (
-            Backoff([w - 1 for w in widths if w > 1], start=1, price=price) if adapt else Backoff.fixed(window - 1)
-        )
+        backoff = Backoff([w - 1 for w in widths], trial=3, price=price) if adapt else Backoff.fixed(window - 1)
         _decode(run, group, init, backoff)
     return run.result()
 
@@ -105,12 +104,13 @@ def _decode(run: Run, group: list[int], init: Callable[[Chooser, list[int]], int
         for b in group:
             windows[b].fill(run, b, width, init)
         fed = torch.tensor([[run.rows[b][-1], *windows[b].tokens] for b in group])
+        began = time.perf_counter()
         logits = lm.logits(fed, [range(width)] * len(group))
         taken = [run.emit(b, windows[b].verify(run, b, logits[i])) for i, b in enumerate(group)]
         lm.keep([range(n) for n in taken])
         run.report.drafted += width * len(group)
         run.report.kept += sum(taken) - len(group)
-        backoff.observe(width, sum(taken) / len(group), 1.0)
+        backoff.observe(width, sum(taken) / len(group), time.perf_counter() - began)
         going = [i for i, b in enumerate(group) if not run.done[b]]
         if len(going) < len(group) and going:
             lm.take(going)

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import torch
+
+from plumbline.decode.loop import Report
+from plumbline.decode.speculate import speculative_jacobi
+from plumbline.kernels.seeds import forked
+from plumbline.lab.tiny import tiny
+from plumbline.lab.transitions import following
+
+
+def test_guesses_move_one_place_a_pass_and_never_cost_one() -> None:
+    model, text = following(vocab=64, cycle=40, seed=3)
+    told = Report()
+    model.generate(torch.tensor([text[:1]]), custom_generate=speculative_jacobi, window=4, adapt=False, report=told,
+                   max_new_tokens=30, do_sample=False, pad_token_id=0)  # fmt: skip
+    assert told.calls <= 30 and told.tokens == 30
+
+
+def test_a_constant_text_is_said_a_window_at_a_time() -> None:
+    model, text = following(vocab=64, cycle=1, seed=3)
+    told = Report()
+    model.generate(torch.tensor([text[:1]]), custom_generate=speculative_jacobi, window=8, adapt=False, report=told,
+                   max_new_tokens=32, do_sample=False, pad_token_id=0, init=lambda chooser, text: text[-1])  # fmt: skip
+    assert told.calls == 4  # 32 tokens, 8 a pass; a prompt of one token is not read before
+
+
+def test_a_seed_gives_one_text_and_fewer_passes_than_tokens_where_the_model_is_sure() -> None:
+    model = tiny("gemma3", seed=2)
+    model.get_output_embeddings().weight.data.mul_(4)
+    texts, told = [], Report()
+    for _ in range(2):
+        with forked(0):
+            texts.append(model.generate(torch.tensor([[5, 6, 7]]), custom_generate=speculative_jacobi, do_sample=True,
+                                        max_new_tokens=40, pad_token_id=0, eos_token_id=None, report=told))  # fmt: skip
+    assert torch.equal(*texts) and told.calls < told.tokens
