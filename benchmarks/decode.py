@@ -3,22 +3,28 @@
 A Llama of 15M parameters without its embeddings (8 layers, width 384, vocabulary 32k) whose next token is known:
 its text copies the prompt, or a prompt whose transitions are wrong misleads every draft. Zoo models for real text.
 
-python benchmarks/decode.py [--json] [--repeats 5] [--only rules|drafts|zoo|batch]
+python benchmarks/decode.py [--json] [--repeats 5] [--only rules|drafts|zoo|batch|overhead|catalogue_table]
 """
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
 from transformers import DynamicCache, LogitsProcessorList
 from transformers.utils import logging
 
+from plumbline.core.declare import logit_rule, sampler
+from plumbline.core.discover import catalogue
 from plumbline.decode import classifier_free_guidance, contrastive_decoding
 from plumbline.decode.drafts import Candidates
 from plumbline.decode.loop import Report
@@ -104,11 +110,11 @@ def spent(model: Any, ids: torch.Tensor, **how: Any) -> Report:
     return told
 
 
-def drafts(repeats: int, new: int = 128) -> tuple[dict[str, float], list[dict[str, Any]]]:
+def drafts(repeats: int, new: int = 128) -> dict[str, float]:
     """Drafts on a text that copies its prompt, and on prompts that mislead them."""
     model, text = following(VOCAB, CYCLE, 0, **SIZE)
     methods = {f.card.name: f for f in (prompt_lookup, lookahead, token_recycling, speculative_jacobi)}
-    figures, table = {}, []
+    figures = {}
     how = dict(max_new_tokens=new, **GREEDY)
     for share in (0.0, 0.25, 1.0):
         ids = torch.tensor([misled(text[:-1], share, 7)])
@@ -119,9 +125,6 @@ def drafts(repeats: int, new: int = 128) -> tuple[dict[str, float], list[dict[st
         took = medians(calls, repeats)
         for name in [*methods, "transformers"]:
             figures[f"{name} / greedy, {share:.0%} of the prompt's transitions wrong"] = took["greedy"] / took[name]
-        for name, method in methods.items() if share == 0 else ():
-            told = spent(model, ids, custom_generate=method, **how)
-            table.append(row(name, told, took["greedy"] / took[name]))
     copied = "{} / greedy, 0% of the prompt's transitions wrong"
     figures["lookahead / transformers prompt lookup"] = (
         figures[copied.format("lookahead")] / figures[copied.format("transformers")]
@@ -129,11 +132,71 @@ def drafts(repeats: int, new: int = 128) -> tuple[dict[str, float], list[dict[st
     figures["worst draft / greedy"] = min(
         v for k, v in figures.items() if "wrong" in k and not k.startswith("transformers")
     )
-    return figures, table
+    return figures
 
 
-def row(name: str, told: Report, speed: float) -> dict[str, Any]:
-    return {"method": name, "calls a token": told.calls / told.tokens, "speed": speed}
+LOSSLESS = {
+    "prompt_lookup": "yes", "lookahead": "yes", "token_recycling": "yes", "speculative_jacobi": "yes",
+    "gumbel_watermark": "over keys",
+}  # fmt: skip
+SETTINGS: dict[str, dict[str, Any]] = {"gedi": {"desired": 5, "undesired": 6}}
+ONE_MODEL = {"classifier_free_guidance", "ck_plug", "debias_sampling"}  # the same model under another prompt
+
+
+@contextmanager
+def counted(models: list[Any]) -> Iterator[list[int]]:
+    """Forward passes of all models inside the block."""
+    calls = [0]
+
+    def one(*_: Any) -> None:
+        calls[0] += 1
+
+    handles = [m.register_forward_pre_hook(one) for m in models]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def catalogue_table(repeats: int, new: int = 48) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Every rule and sampler of the catalogue: forward passes a token, and speed over plain greedy decoding's."""
+    model, text = following(VOCAB, CYCLE, 0, **SIZE)
+    other, _ = following(VOCAB, CYCLE, 1, **SIZE)
+    ids, how = torch.tensor([text]), dict(max_new_tokens=new, **GREEDY)
+    rows = []
+    for card in catalogue("decode"):
+        if card.kind not in (logit_rule, sampler):
+            continue
+        call, extra = runner(card, model, other, ids)
+        took = medians({"greedy": lambda: model.generate(ids, **how), "method": lambda: call(**how)}, repeats)
+        with counted([model, other]) as calls:
+            call(**how)
+        rows.append({"method": card.name, "extra models": extra, "calls a token": calls[0] / new,
+                     "speed over greedy": took["greedy"] / took["method"], "lossless": LOSSLESS.get(card.name, "no")})  # fmt: skip
+    return {}, sorted(rows, key=lambda row: -row["speed over greedy"])
+
+
+def runner(card: Any, model: Any, other: Any, ids: torch.Tensor) -> tuple[Callable[..., Any], str]:
+    """How ``generate`` is called with a method, and what it needs beside the model."""
+    example = getattr(import_module(card.module), "_example", None)
+    settings = SETTINGS.get(card.name, {}) | (example(model) if example else {})
+    if card.kind is sampler:
+        needed = {p.name: other for p in card.params.values() if p.required}
+        how = settings | needed
+        return partial(model.generate, ids, custom_generate=card.fn, **how), "1" if needed else "none"
+    one = card.name in ONE_MODEL
+    needed = [p for p in inspect.signature(card.fn).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    roles = [p.name for p in needed if p.default is p.empty or card.name == "dexperts"]
+
+    def call(**how: Any) -> Any:
+        peers = [Peer(model, prompt=ids[:, -8:]) if one else other for _ in roles]
+        rule = card.fn(model, **settings) if example else card.fn(*peers, **settings)
+        more = {"custom_generate": together} if one else {}
+        with rule if hasattr(rule, "__enter__") else nullcontext():
+            return model.generate(ids, logits_processor=LogitsProcessorList([rule]), **more, **how)
+
+    return call, "none" if example or not roles else "none, one more prompt" if one else str(len(roles))
 
 
 def zoo(repeats: int, new: int = 96) -> dict[str, float]:
@@ -241,16 +304,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", choices=["rules", "drafts", "zoo", "batch", "overhead"])
+    parser.add_argument("--only", choices=["rules", "drafts", "zoo", "batch", "overhead", "catalogue_table"])
     asked = parser.parse_args()
     logging.set_verbosity_error()
     figures: dict[str, float] = {}
     table: list[dict[str, Any]] = []
-    for part in (rules, drafts, zoo, batch, overhead):
+    for part in (rules, drafts, zoo, batch, overhead, catalogue_table):
         if asked.only in (None, part.__name__):
             found = part(asked.repeats)
             if isinstance(found, tuple):
                 found, table = found
+                for line in table if not asked.json else ():
+                    print("  ".join(f"{v:.2f}" if isinstance(v, float) else str(v) for v in line.values()), flush=True)
             figures |= found
             if not asked.json:
                 for name, value in found.items():

@@ -7,8 +7,9 @@ import torch
 
 from plumbline.checks import CheckFailed, checks_of
 from plumbline.checks.common import bounded, claimed, documented
-from plumbline.core.declare import Paper, Positive, edit, logit_rule, objective, sampler, weight_rule
+from plumbline.core.declare import Paper, Positive, edit, logit_rule, objective, sampler, selector, weight_rule
 from plumbline.core.discover import catalogue
+from plumbline.decode.samples import Samples, Selection
 
 CARDS = catalogue()
 PAPER = Paper("A Title", "Doe", 2024)
@@ -108,6 +109,49 @@ def test_edit_and_weight_rule_and_sampler_checks_can_fail():
     assert failing(card_of(weight_rule, mean)) == set()
     assert failing(card_of(weight_rule, divides)) == {"finite"}
     assert "continues" in failing(card_of(sampler, truncates))
+
+
+def test_selector_checks_can_fail():
+    def likeliest(samples: Samples) -> Selection:
+        """argmax logps [n]."""
+        said = [i for i, a in enumerate(samples.answers) if a is not None]
+        if not said:
+            return Selection(None, None, {})
+        best = max(said, key=lambda i: samples.logps[i])
+        return Selection(best, samples.answers[best], {samples.answers[best]: 1.0})
+
+    def first(samples: Samples) -> Selection:
+        """samples[0], [n]."""
+        return Selection(0, samples.answers[0], {samples.answers[0]: 1.0})
+
+    def counts(samples: Samples) -> Selection:
+        """Unnormalised, [n]."""
+        chosen = likeliest(samples)
+        return Selection(chosen.index, chosen.answer, {a: v + 1 for a, v in chosen.confidence.items()})
+
+    def other(samples: Samples) -> Selection:
+        """The next sample's answer, [n]."""
+        chosen = likeliest(samples)
+        at = None if chosen.index is None else (chosen.index + 1) % len(samples)
+        return Selection(at, chosen.answer, chosen.confidence)
+
+    turns = iter(range(10**6))
+
+    def wanders(samples: Samples) -> Selection:
+        """Another sample at every call, [n]."""
+        at = next(turns) % len(samples)
+        return Selection(at, samples.answers[at], {samples.answers[at]: 1.0})
+
+    def untyped(samples):
+        """argmax, [n]."""
+        return likeliest(samples)
+
+    assert failing(card_of(selector, likeliest)) == set()
+    assert failing(card_of(selector, first)) >= {"fair_to_order", "without_answers"}
+    assert "selects" in failing(card_of(selector, counts))
+    assert "selects" in failing(card_of(selector, other))
+    assert "pure" in failing(card_of(selector, wanders))
+    assert "selects" in failing(card_of(selector, untyped))
 
 
 def test_common_checks_can_fail():

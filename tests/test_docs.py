@@ -61,9 +61,12 @@ def test_bench_table_is_replaced_between_its_markers() -> None:
     bench = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(bench)
     told = {"name": "diff", "figures": {"ratio": 1.16321}, "targets": {"ratio": "<= 1.2"}, "holds": True}
-    page = bench.refresh(f"before\n{bench.BEGIN}\nstale figures\n{bench.END}\nafter\n", bench.rows([told]))
+    stale = "before\n<!-- bench:begin -->\nstale figures\n<!-- bench:end -->\nafter\n"
+    page = bench.refresh(stale, "bench", bench.rows([told]))
     assert "stale" not in page and page.startswith("before\n") and page.endswith("after\n")
     assert "| diff | ratio | 1.163 | <= 1.2 | yes |" in page
-    assert bench.refresh(page, bench.rows([told])) == page
+    assert bench.refresh(page, "bench", bench.rows([told])) == page
     with pytest.raises(SystemExit):
-        bench.refresh("no markers", [])
+        bench.refresh("no markers", "bench", [])
+    lines = bench.table([{"method": "kgw", "speed": 0.984}, {"method": "gedi", "speed": 0.5}])
+    assert lines == ["| method | speed |", "| --- | --- |", "| kgw | 0.98 |", "| gedi | 0.50 |"]

@@ -158,6 +158,15 @@ def test_every_kind_of_draft_can_be_declared(house: Path, room: str, kind: str) 
     assert scope["draft"].card.kind.name == kind  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("kind", ["sampler", "selector"])
+def test_a_kind_that_no_room_implies_can_be_asked_for(house: Path, kind: str) -> None:
+    made = new_method(house, "name=draft", "room=decode/search", f"kind={kind}")
+    assert made.returncode == 0, made.stderr
+    scope: dict[str, object] = {"__name__": "a_draft"}
+    exec(compile((house / "src/plumbline/decode/search/_draft.py").read_text(), "_draft.py", "exec"), scope)
+    assert scope["draft"].card.kind.name == kind  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -2,7 +2,8 @@
 
 python tools/bench.py [NAME...]      (make bench, make bench ARGS=diff)
 
-A script answers ``--json`` with one last line ``{"name", "figures": {...}, "targets": {...}, "holds": bool}``.
+A script answers ``--json`` with one last line ``{"name", "figures": {...}, "targets": {...}, "holds": bool}``, and a
+``"table"`` of its own where it has one, which goes between the markers of its name.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "performance.md"
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+MARKS = "<!-- {}:begin -->", "<!-- {}:end -->"
 
 
 def run(script: Path) -> list[dict[str, Any]]:
@@ -51,12 +52,21 @@ def rows(results: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def refresh(page: str, lines: list[str]) -> str:
-    """The page with the text between the markers replaced."""
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise SystemExit(f"{PAGE.relative_to(ROOT)} must hold {BEGIN} and {END} once each")
-    before, rest = page.split(BEGIN)
-    return before + "\n".join([BEGIN, *lines, END]) + rest.split(END)[1]
+def table(found: list[dict[str, Any]]) -> list[str]:
+    """A benchmark's own table (``"table"``: a list of rows), as Markdown."""
+    names = list(found[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    shown = [[f"{v:.2f}" if isinstance(v, float) else str(v) for v in row.values()] for row in found]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in shown)]
+
+
+def refresh(page: str, name: str, lines: list[str]) -> str:
+    """The page with the text between the markers of ``name`` replaced."""
+    begin, end = (mark.format(name) for mark in MARKS)
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise SystemExit(f"{PAGE.relative_to(ROOT)} must hold {begin} and {end} once each")
+    before, rest = page.split(begin)
+    return before + "\n".join([begin, *lines, end]) + rest.split(end)[1]
 
 
 def main(names: list[str]) -> int:
@@ -66,7 +76,10 @@ def main(names: list[str]) -> int:
         return 2
     results = [told for script in scripts for told in run(script)]
     if not names:  # a table of some of the figures would pass for all of them
-        page = refresh(PAGE.read_text(encoding="utf-8"), rows(results))
+        page = refresh(PAGE.read_text(encoding="utf-8"), "bench", rows(results))
+        for told in results:
+            if told.get("table"):
+                page = refresh(page, told["name"], table(told["table"]))
         with tempfile.NamedTemporaryFile("w", dir=PAGE.parent, delete=False, encoding="utf-8") as out:
             out.write(page)
         os.replace(out.name, PAGE)

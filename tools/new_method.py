@@ -46,6 +46,14 @@ KINDS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "token ids [B, L + new]",
         (),
     ),
+    "selector": (
+        "import numpy as np\n\nfrom plumbline.core.declare import Evidence, Paper, claim, selector\n"
+        "from plumbline.core.errors import refuse\nfrom plumbline.decode.samples import Samples, Selection\n"
+        "from plumbline.decode.search.votes import elect",
+        "samples: Samples) -> Selection",
+        "the chosen sample with its answer, and each answer's share [a] of the votes",
+        (),
+    ),
     "edit": (
         "from collections.abc import Callable\n\nfrom torch import Tensor\n\n"
         "from plumbline.core.declare import Evidence, Paper, claim, edit\nfrom plumbline.core.errors import refuse",

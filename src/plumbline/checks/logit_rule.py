@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -18,8 +19,10 @@ Rule = Callable[[Tensor, Tensor], Tensor]
 
 
 def _rule(card: Card) -> Rule:
-    """A fresh rule; each model it needs is a tiny random one."""
-    return card.fn(*[tiny("llama", vocab=V, seed=i) for i, _ in enumerate(card.roles)])
+    """A fresh rule; each model it needs is a tiny random one, and what has no default its file's ``_example`` makes."""
+    models = [tiny("llama", vocab=V, seed=i) for i, _ in enumerate(card.roles)]
+    example = getattr(import_module(card.module), "_example", None)
+    return card.fn(*models, **(example(*models) if example else {}))
 
 
 def _inputs(card: Card) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,7 @@
-"""Properties of every sampler: the prompt is kept, the length limit and the seed are honoured."""
+"""Properties of every sampler: the prompt is kept, the length limit and the seed are honoured.
+
+A second model (a required keyword of type ``nn.Module``) is a tiny random one.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,10 @@ from plumbline.lab.tiny import tiny
 def _run(card: Card) -> torch.Tensor:
     model = tiny("llama", vocab=101)
     ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
+    needed = [p.name for p in card.params.values() if p.required and p.type is torch.nn.Module]
+    models = {name: tiny("llama", vocab=101, seed=i) for i, name in enumerate(needed, 1)}
     with forked(0):
-        return model.generate(ids, custom_generate=card.fn, max_new_tokens=6, do_sample=True, pad_token_id=0)
+        return model.generate(ids, custom_generate=card.fn, max_new_tokens=6, do_sample=True, pad_token_id=0, **models)
 
 
 def continues(card: Card) -> None:

@@ -19,6 +19,7 @@ from plumbline.kernels.batching import by_length, halving, pad
 from plumbline.kernels.logps import label_logps
 from plumbline.kernels.seeds import forked
 from plumbline.models import LM
+from plumbline.models.lm import as_told
 
 Tables = dict[str, pa.Table]
 
@@ -97,7 +98,6 @@ class Worker:
         from transformers import GenerationConfig
 
         ends = _ends(lm)
-        # an own configuration: checkpoints ship penalties and temperatures that are not the model's distribution
         plain = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if key else {"do_sample": False}
         pad_id = lm.tokenizer.pad_token_id
         how = GenerationConfig(max_new_tokens=new, eos_token_id=ends or None, pad_token_id=pad_id, **plain)
@@ -105,7 +105,11 @@ class Worker:
 
         def run(group: list[int]) -> None:
             ids, mask = pad([prompts[i] for i in group], pad_id, side="left", device=lm.device)
-            with lm.use() as model, forked(self.settings.seed, arm, group[0], *(key or ()), devices=[lm.device]):
+            with (
+                lm.use() as model,
+                as_told(model),
+                forked(self.settings.seed, arm, group[0], *(key or ()), devices=[lm.device]),
+            ):
                 grown = model.generate(ids, attention_mask=mask, generation_config=how)
             for i, row in zip(group, grown[:, ids.shape[1] :].tolist(), strict=True):
                 end = next((n + 1 for n, token in enumerate(row) if token in ends), len(row))

@@ -71,3 +71,18 @@ class LM:
         finally:
             if was_training:
                 self.model.train()
+
+
+@contextmanager
+def as_told(model: Any) -> Iterator[Any]:
+    """Inside, ``generate`` does what its caller says and nothing else.
+
+    It fills every setting that a caller leaves out from the checkpoint's own configuration, even where a whole
+    ``GenerationConfig`` is passed: penalties and truncations that are not the model's distribution.
+    """
+    kept = model.generation_config
+    model.generation_config = type(kept)()
+    try:
+        yield model
+    finally:
+        model.generation_config = kept
