@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.decode.speculate.drafting import HOW, IDS, same_as_greedy
 from transformers import LogitsProcessorList, StoppingCriteriaList
 from transformers.generation.stopping_criteria import StoppingCriteria
 
@@ -13,7 +14,6 @@ from plumbline.decode.speculate import lookahead, prompt_lookup, speculative_jac
 from plumbline.kernels.peer import Peer, Rule
 from plumbline.kernels.seeds import forked
 from plumbline.lab.tiny import tiny
-from tests.decode.speculate.drafting import HOW, IDS, same_as_greedy
 
 METHODS = (prompt_lookup, lookahead, token_recycling, speculative_jacobi)
 methods = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.card.name)

@@ -10,8 +10,8 @@ from plumbline.lab.transitions import following
 def spent(**how) -> Report:
     model, text = following(vocab=64, cycle=16, seed=0)
     told = Report()
-    out = model.generate(torch.tensor([text]), custom_generate=prompt_lookup, adapt=False, report=told, max_new_tokens=48,
-                         do_sample=False, pad_token_id=0, **how)  # fmt: skip
+    how |= dict(max_new_tokens=48, do_sample=False, pad_token_id=0, report=told, adapt=False)
+    out = model.generate(torch.tensor([text]), custom_generate=prompt_lookup, **how)
     assert out[0, 17:].tolist() == (text[1:] * 3)[:48]
     return told
 

@@ -28,7 +28,7 @@ def test_a_constant_text_is_said_a_window_at_a_time() -> None:
 def test_a_seed_gives_one_text_in_fewer_passes_than_tokens_where_the_guesses_are_right() -> None:
     model = tiny("gemma3", seed=2)
     model.get_output_embeddings().weight.data.mul_(4)
-    how = dict(do_sample=True, max_new_tokens=40, pad_token_id=0, eos_token_id=None, init=lambda chooser, text: text[-1])
+    how = dict(do_sample=True, max_new_tokens=40, pad_token_id=0, eos_token_id=None, init=lambda _, text: text[-1])
     texts, told = [], Report()
     for _ in range(2):
         with forked(0):
