@@ -139,7 +139,6 @@ LOSSLESS = {
     "prompt_lookup": "yes", "lookahead": "yes", "token_recycling": "yes", "speculative_jacobi": "yes",
     "gumbel_watermark": "over keys",
 }  # fmt: skip
-SETTINGS: dict[str, dict[str, Any]] = {"gedi": {"desired": 5, "undesired": 6}}
 ONE_MODEL = {"classifier_free_guidance", "ck_plug", "debias_sampling"}  # the same model under another prompt
 
 
@@ -172,31 +171,31 @@ def catalogue_table(repeats: int, new: int = 48) -> tuple[dict[str, float], list
         took = medians({"greedy": lambda: model.generate(ids, **how), "method": lambda: call(**how)}, repeats)
         with counted([model, other]) as calls:
             call(**how)
-        rows.append({"method": card.name, "extra models": extra, "calls a token": calls[0] / new,
-                     "speed over greedy": took["greedy"] / took["method"], "lossless": LOSSLESS.get(card.name, "no")})  # fmt: skip
+        told = {"method": card.name, "extra models": extra, "calls a token": calls[0] / new}
+        told |= {"speed over greedy": took["greedy"] / took["method"], "lossless": LOSSLESS.get(card.name, "no")}
+        rows.append(told)
     return {}, sorted(rows, key=lambda row: -row["speed over greedy"])
 
 
 def runner(card: Any, model: Any, other: Any, ids: torch.Tensor) -> tuple[Callable[..., Any], str]:
     """How ``generate`` is called with a method, and what it needs beside the model."""
     example = getattr(import_module(card.module), "_example", None)
-    settings = SETTINGS.get(card.name, {}) | (example(model) if example else {})
+    settings = example(model) if example else {}
     if card.kind is sampler:
         needed = {p.name: other for p in card.params.values() if p.required}
-        how = settings | needed
-        return partial(model.generate, ids, custom_generate=card.fn, **how), "1" if needed else "none"
+        return partial(model.generate, ids, custom_generate=card.fn, **needed), "1" if needed else "none"
     one = card.name in ONE_MODEL
-    needed = [p for p in inspect.signature(card.fn).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    roles = [p.name for p in needed if p.default is p.empty or card.name == "dexperts"]
+    taken = inspect.signature(card.fn).parameters
+    roles = [r for r in card.roles if taken[r].default is inspect.Parameter.empty or card.name == "dexperts"]
 
     def call(**how: Any) -> Any:
-        peers = [Peer(model, prompt=ids[:, -8:]) if one else other for _ in roles]
-        rule = card.fn(model, **settings) if example else card.fn(*peers, **settings)
+        peers = [Peer(model, prompt=ids[:, -8:]) if one else model if r == "model" else other for r in roles]
+        rule = card.fn(*peers, **settings)
         more = {"custom_generate": together} if one else {}
         with rule if hasattr(rule, "__enter__") else nullcontext():
             return model.generate(ids, logits_processor=LogitsProcessorList([rule]), **more, **how)
 
-    return call, "none" if example or not roles else "none, one more prompt" if one else str(len(roles))
+    return call, "none, one more prompt" if one else str(sum(r != "model" for r in roles) or "none")
 
 
 def zoo(repeats: int, new: int = 96) -> dict[str, float]:

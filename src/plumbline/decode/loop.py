@@ -140,17 +140,18 @@ class Run:
         return scores[0]
 
     def probs(self, b: int, drafted: Sequence[int], logits: Tensor) -> Tensor:
-        """What row b samples its next token from [V]: one-hot on the likeliest token in a greedy run."""
-        scores = self.scores(b, drafted, logits)
-        if self.sampled:
-            return torch.softmax(scores.double(), -1)
-        return torch.zeros_like(scores).scatter_(0, scores.argmax(keepdim=True), 1.0)
+        """The distribution [V] in float64 that row b samples its next token from."""
+        return torch.softmax(self.scores(b, drafted, logits).double(), -1)
+
+    def pick(self, b: int, scores: Tensor) -> int:
+        """Row b's next token by processed scores [V]."""
+        if not self.sampled:
+            return int(scores.argmax())
+        return self.choosers[b].categorical(torch.softmax(scores.double(), -1))
 
     def choose(self, b: int, drafted: Sequence[int], logits: Tensor) -> int:
-        """Row b's next token after its text and ``drafted``."""
-        if not self.sampled:
-            return int(self.scores(b, drafted, logits).argmax())
-        return self.choosers[b].categorical(self.probs(b, drafted, logits))
+        """Row b's next token after its text and ``drafted``, by raw logits [V]."""
+        return self.pick(b, self.scores(b, drafted, logits))
 
     def emit(self, b: int, tokens: Iterable[int]) -> int:
         """Append to row b up to its end (EOS, budget or a stopping criterion); how many were taken."""
@@ -189,6 +190,9 @@ def _reject(where: str, model: Any, input_ids: Tensor, config: Any, inputs: dict
     given = inputs.get("past" + "_key_values")
     if given is not None and not isinstance(given, tuple) and int(given.get_seq_length()) > 0:
         raise refuse(where, "the given cache", "empty", f"{int(given.get_seq_length())} tokens", "pass the whole text")
+    for name in ("output_scores", "output_logits", "output_attentions", "output_hidden_states"):
+        if config.return_dict_in_generate and getattr(config, name, False):
+            raise refuse(where, name, "left out: a sampler returns sequences alone", True, "score them afterwards")
     if getattr(model.config, "is_encoder_decoder", False):
         raise refuse(where, "model", "a decoder-only language model", type(model).__name__, "pass a causal LM")
     if input_ids.shape[1] == 0:

@@ -63,13 +63,8 @@ def _choose(run: Run, ids: Tensor, logits: Tensor) -> Tensor:
     scores = logits
     for processor in run.processors:
         scores = processor(ids, scores)
-    if run.sampled:
-        probs = torch.softmax(scores.double(), -1)
-        chosen = [run.choosers[b].categorical(p) for b, p in enumerate(probs)]
-    else:
-        chosen = scores.argmax(-1).tolist()
     for b in run.active():
-        run.emit(b, [chosen[b]])
+        run.emit(b, [run.pick(b, scores[b])])
     return torch.tensor([[row[-1]] for row in run.rows], device=ids.device)
 
 

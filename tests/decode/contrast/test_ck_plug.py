@@ -107,3 +107,11 @@ def test_refusals():
         ck_plug(tiny("llama"), alpha=1.5)
     with pytest.raises(InputError, match="vocabulary of 7"):
         ck_plug(lambda _: torch.zeros(1, 9))(TOKENS, torch.zeros(1, 7))
+
+
+def test_what_is_forbidden_counts_in_neither_entropy():
+    context = torch.tensor([[2.0, 1.0, 0.0, -torch.inf]])
+    memory = torch.tensor([[3.0, 0.0, 0.0, 3.0]])  # surer than the context among the first three, less sure over all
+    without = ck_plug(lambda _: memory[:, :3], alpha=1.0)(TOKENS, context[:, :3])
+    assert torch.allclose(ck_plug(lambda _: memory, alpha=1.0)(TOKENS, context)[:, :3], without)
+    assert torch.allclose(torch.softmax(without, -1), torch.softmax(memory[:, :3], -1))
