@@ -82,7 +82,8 @@ def test_a_state_that_cannot_be_rolled_back_is_refused() -> None:
     with forked(0):
         model = Qwen3NextForCausalLM(
             Qwen3NextConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, head_dim=8,
-                            num_key_value_heads=1, intermediate_size=16, linear_num_key_heads=1, linear_num_value_heads=2,
+                            num_key_value_heads=1, intermediate_size=16, linear_num_key_heads=1,
+                            linear_num_value_heads=2,
                             linear_key_head_dim=8, linear_value_head_dim=8, num_experts=0, mlp_only_layers=[0, 1],
                             layer_types=["linear_attention", "full_attention"])
         ).eval()  # fmt: skip

@@ -258,3 +258,24 @@ def test_second_derivative_raises() -> None:
     grad = torch.autograd.grad(vocab.js(za.requires_grad_(), zb).sum(), za, create_graph=True)[0]
     with pytest.raises(RuntimeError, match="second derivative"):
         grad.square().sum().backward()
+
+
+@pytest.mark.parametrize("size", [5, 64, 129, 1000, 1024])
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_likeliest_is_argmax_and_topk(size: int, k: int) -> None:
+    logits = torch.randn(7, size, generator=torch.Generator().manual_seed(size))
+    logits[0, -1], logits[1, :] = 100.0, -torch.inf
+    logits[1, size // 2] = 0.0
+    logits[2, 3:5] = 50.0  # a tie at the top goes to the first for k = 1
+    found = vocab.likeliest(logits, k)
+    assert found.shape == (7, min(k, size))
+    assert torch.equal(logits.gather(1, found), logits.topk(min(k, size)).values)
+    if k == 1:
+        assert torch.equal(found[:, 0], logits.argmax(-1))
+
+
+def test_log_probs_are_safe_and_wide() -> None:
+    logits = torch.tensor([[0.0, -torch.inf, 0.0]], dtype=torch.bfloat16)
+    found = vocab.log_probs(logits)
+    assert found.dtype == torch.float32 and found[0].tolist() == pytest.approx([-math.log(2), -INF, -math.log(2)])
+    assert vocab.log_probs(logits.double()).dtype == torch.float64

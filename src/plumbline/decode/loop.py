@@ -178,6 +178,17 @@ class Run:
         return GenerateDecoderOnlyOutput(sequences=ids) if self.config.return_dict_in_generate else ids
 
 
+def same_place(where: str, role: str, model: Any, other: Any) -> None:
+    """Refuse a second model that is not where and what the first is: vocabulary, device, dtype."""
+    for what, of, do in (
+        ("the vocabulary width", lambda m: m.config.get_text_config().vocab_size, "use two models of one tokenizer"),
+        ("the device", lambda m: m.get_input_embeddings().weight.device, "move it there"),
+        ("the dtype", lambda m: m.get_input_embeddings().weight.dtype, "load both in one dtype"),
+    ):
+        if of(model) != of(other):
+            raise refuse(where, role, f"a model with {what} of the main one, {of(model)}", str(of(other)), do)
+
+
 def _reject(where: str, model: Any, input_ids: Tensor, config: Any, inputs: dict[str, Any]) -> None:
     if (config.num_beams or 1) > 1:
         raise refuse(where, "num_beams", "1", config.num_beams, "a drafted step has no beams; leave num_beams out")

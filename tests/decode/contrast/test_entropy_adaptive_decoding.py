@@ -161,3 +161,9 @@ def test_refusals():
         alternate(small, small, window=0)
     with pytest.raises(InputError, match="entropy_adaptive_decoding: threshold must be a number"):
         alternate(small, small, threshold=math.nan)
+
+
+def test_refuses_a_large_model_of_another_dtype() -> None:
+    with pytest.raises(InputError, match=r"entropy_adaptive_decoding: large must be .*dtype.*torch.bfloat16"):
+        tiny("llama").generate(torch.tensor([[5, 6]]), custom_generate=entropy_adaptive_decoding,
+                               large=tiny("llama", seed=1).bfloat16(), max_new_tokens=2)  # fmt: skip

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from plumbline.core.declare import Bound, Count, Evidence, Paper, claim, sampler
-from plumbline.core.errors import refuse
-from plumbline.decode.loop import Report, Run
+from plumbline.decode.loop import Report, Run, same_place
 from plumbline.kernels.cached_lm import CachedLM
 from plumbline.kernels.choice import Chooser
 from plumbline.kernels.seeds import rng
@@ -69,10 +68,7 @@ def entropy_adaptive_decoding(
     """
     run = Run("entropy_adaptive_decoding", model, input_ids, logits_processor, stopping_criteria, generation_config,
               model_kwargs, report=report, chooser=chooser)  # fmt: skip
-    own, other = (m.config.get_text_config().vocab_size for m in list[Any]((model, large)))
-    if own != other:
-        raise refuse(run.where, "large", f"a model with the small model's vocabulary of {own} tokens",
-                     f"{other} tokens", "use two models of one tokenizer")  # fmt: skip
+    same_place(run.where, "large", model, large)
     return _alternate(run, large, start == "large", window, min_tokens, lambda row, mean: mean > threshold)
 
 
