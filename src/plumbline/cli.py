@@ -197,6 +197,91 @@ def diff(
         raise typer.Exit(3)
 
 
+With = Annotated[list[str] | None, typer.Option("--with", help="METHOD:KEY=VALUE,KEY=VALUE; rules act left to right.")]
+
+
+@app.command()
+def decode(
+    model: Annotated[str, typer.Argument(help="zoo:NAME, a folder, a hub id or an adapter folder.")],
+    with_: With = None,
+    prompts: Annotated[Path | None, typer.Option(help='JSONL: prompt or messages; optional id, and prompts of peers by role; "-" is stdin.')] = None,
+    prompt: Annotated[str | None, typer.Option(help="One prompt, its text streamed.")] = None,
+    peer_prompt: Annotated[list[str] | None, typer.Option(help="ROLE=TEXT: what the model in a role is asked, for rows that do not say.")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Plain decoding beside it.")] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy, the default; selectors sample at 1.")] = None,
+    top_p: Annotated[float, typer.Option(help="Of sampling; 1 keeps every token.")] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, help="Of sampling; 0 keeps every token.")] = 0,
+    num_beams: Annotated[int, typer.Option(min=1)] = 1,
+    samples: Annotated[int, typer.Option(min=1, help="Answers a selector chooses from.")] = 16,
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends an answer. May be repeated.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time; 1 streams each.")] = 8,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first prompts.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="JSONL, a line as each answer comes.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with --output: ids that it holds are left out.")] = False,
+    device: Annotated[str | None, typer.Option(help="cuda, cuda:1, mps, cpu; chosen when left out.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16; chosen when left out.")] = None,
+    allow_pickle: Annotated[bool, typer.Option(help="Load pickled weights. They can run code.")] = False,
+    trust_remote_code: Annotated[bool, typer.Option(help="Run the model's own Python code.")] = False,
+    json_: Json = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Texts alone.")] = False,
+) -> None:  # fmt: skip
+    """Generate with any rules, sampler or selector, beside plain decoding if asked, and say what it took.
+
+    plumbline decode zoo:base --with nudging:nudger=zoo:chat --prompt "The river is" --compare
+
+    plumbline list --room decode names the methods, plumbline show METHOD its keys.
+    """
+    _quiet_libraries()
+    from plumbline.decode.compose import Cast, compose
+    from plumbline.decode.rows import gather
+    from plumbline.decode.run import Decoder, Lines, Settings
+    from plumbline.decode.show import Screen, run
+
+    if resume and output is None:
+        raise refuse("decode", "--resume", "with -o", "no -o", "name the file that holds the answers so far")
+    parts = compose(with_ or [])
+    rows = gather(prompts, prompt, peer_prompt or [], parts.roles, limit, output if resume else None)
+    how = {"device": device, "dtype": dtype, "allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code}
+    settings = Settings(
+        max_new_tokens, temperature, top_p, top_k, num_beams, samples, tuple(stop or ()), seed, batch_size
+    )
+    if not rows:
+        return typer.echo(f"nothing left to do: {output} holds every prompt", err=True)
+    decoder = Decoder(Cast(model, parts, **how), settings)
+    decoder.encode(rows)
+    lines = None if output is None else Lines(output, resume=resume)
+    screen = None if json_ else Screen(decoder, quiet=quiet, compare=compare)
+    told = run(decoder, rows, compare=compare, lines=lines, screen=screen)
+    if json_:
+        _print(told)
+
+
+@app.command()
+def detect(
+    texts: Annotated[Path, typer.Argument(help="JSONL: text or ids; optional id, prompt_length.")],
+    with_: Annotated[str, typer.Option("--with", help="The watermark as the texts were written: kgw:key=5,gamma=0.5.")],
+    tokenizer: Annotated[str | None, typer.Option(help="The model that wrote them; its weights are not read.")] = None,
+    level: Annotated[float | None, typer.Option(help="Largest p-value that counts as watermarked.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first texts.")] = None,
+    trust_remote_code: Annotated[bool, typer.Option(help="Run the tokenizer's own Python code.")] = False,
+    json_: Json = False,
+) -> None:
+    """Look for a watermark: z, p-value and verdict for every text.
+
+    plumbline detect answers.jsonl --with kgw:key=5
+    """
+    _quiet_libraries()
+    from plumbline.decode import detect as work
+
+    found = work.detect(texts, with_, tokenizer, level=level, limit=limit, trust_remote_code=trust_remote_code)
+    if json_:
+        return _print(found)
+    _rows("", work.table(found))
+    typer.echo(work.summary(found))
+
+
 def _writable(*files: Path | None) -> None:
     """Refuse before hours of work what could not be written after them."""
     for file in files:

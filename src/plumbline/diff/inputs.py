@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import sys
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
-from plumbline.core.errors import PlumblineError, refuse
+from plumbline.core.errors import refuse
+from plumbline.kernels import jsonl
+from plumbline.models.prompts import content_of, messages_in, render_chat, text_in
 
 Kind = Literal["prompt", "qa", "text"]
 
@@ -74,9 +73,8 @@ def read(path: str | Path, kind: Kind) -> list[Item]:
     Raises:
         InputError: in one line that names the file and the line.
     """
-    name = "<stdin>" if str(path) == "-" else str(path)
-    stem = "stdin" if str(path) == "-" else Path(path).name.removesuffix(".gz").removesuffix(".jsonl")
-    items = [_item(_parse(line, name, n), kind, name, n, f"{stem}:{n}") for n, line in _lines(path, name)]
+    name, stem = jsonl.shown(path), jsonl.stem(path)
+    items = [_item(row, kind, name, n, f"{stem}:{n}") for n, row in jsonl.rows(path)]
     if not items:
         raise refuse(
             name, "the file", "one JSON object per line", "an empty file", f"write lines like {_EXAMPLE[kind]}"
@@ -118,45 +116,6 @@ def builtin() -> list[Item]:
     return [replace(item, file="built-in prompts") for item in items]
 
 
-def _lines(path: str | Path, name: str) -> Iterator[tuple[int, bytes]]:
-    try:
-        if str(path) == "-":
-            yield from _numbered(sys.stdin.buffer)
-            return
-        opener = gzip.open if str(path).endswith(".gz") else open
-        with opener(path, "rb") as file:
-            yield from _numbered(file)  # type: ignore[arg-type]
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        if isinstance(error, PlumblineError):
-            raise
-        got = getattr(error, "strerror", None) or str(error)
-        raise refuse(name, "the file", "a readable JSONL file", got, "check the path and the file") from error
-
-
-def _numbered(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    for n, line in enumerate(file, start=1):
-        line = line.removeprefix(b"\xef\xbb\xbf") if n == 1 else line
-        if line.strip():
-            yield n, line
-
-
-def _parse(line: bytes, file: str, n: int) -> Any:
-    where = f"{file}:{n}"
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise refuse(where, "the line", "UTF-8", f"byte {error.start + 1} of it", "save the file as UTF-8") from error
-    try:
-        return json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        got = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise refuse(where, "the line", "one JSON object", f"malformed JSON ({got})", "mend this line") from error
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
 def _distinct(items: list[Item]) -> list[Item]:
     seen: dict[str, Item] = {}
     for item in items:
@@ -183,7 +142,7 @@ def _item(row: Any, kind: Kind, file: str, n: int, default_id: str) -> Item:
             raise refuse(
                 where, "messages", "ended by the user's turn", "an assistant's turn and a completion", "keep one"
             )
-        completion, messages = _content(messages[-1], where), messages[:-1]
+        completion, messages = content_of(messages[-1], where), messages[:-1]
         if not messages:
             raise refuse(where, "messages", "a conversation with a user's turn", "the assistant's turn only", "add one")
     choices = _choices(given.get("choices"), where)
@@ -191,12 +150,12 @@ def _item(row: Any, kind: Kind, file: str, n: int, default_id: str) -> Item:
     if kind == "qa" and answer is None:
         raise refuse(where, "answer", "given for a question", "none", f"write {_EXAMPLE['qa']}, or use --prompts")
     identity = given.get("id", default_id)
-    identity = str(identity) if type(identity) is int else _text(identity, "id", where)
+    identity = str(identity) if type(identity) is int else text_in(identity, "id", where)
     tags = given.get("tags", ())
     tags = (tags,) if isinstance(tags, str) else tags
     if not isinstance(tags, list | tuple):
         raise refuse(where, "tags", "a list of strings", repr(tags), 'write "tags": ["..."]')
-    names = tuple(_text(tag, "tags", where) for tag in tags)
+    names = tuple(text_in(tag, "tags", where) for tag in tags)
     return Item(identity, kind, prompt, messages, completion, answer, choices, names, file, n)
 
 
@@ -212,61 +171,24 @@ def _asked(given: dict[str, Any], kind: Kind, where: str) -> tuple[str | None, t
         raise refuse(where, "the input", expected, got, f"write {_EXAMPLE[kind]}")
     value = given[there[0]]
     if there[0] == "messages" or (isinstance(value, list | tuple) and kind != "text"):
-        return None, _messages(value, there[0], where)
-    return _text(value, there[0], where), None
-
-
-def _text(value: Any, field: str, where: str, *, empty: bool = False) -> str:
-    if not isinstance(value, str) or not (empty or value.strip()):
-        expected = "a string" if empty else "a string that is not empty"
-        raise refuse(where, field, expected, repr(value), "mend this line")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        got = f"half of a surrogate pair at character {error.start + 1}"
-        raise refuse(where, field, "valid Unicode", got, "mend the \\ud... escape in this line") from error
-    return value
-
-
-def _messages(value: Any, field: str, where: str) -> tuple[dict[str, Any], ...]:
-    do = 'write [{"role": "user", "content": "..."}]'
-    if not isinstance(value, list | tuple) or not value:
-        raise refuse(where, field, "a list of messages that is not empty", repr(value), do)
-    messages = []
-    for message in value:
-        if not isinstance(message, dict) or "role" not in message or "content" not in message:
-            raise refuse(where, field, "objects with role and content", repr(message), do)
-        _text(message["role"], f"{field} role", where)
-        content = _content(message, where)
-        _text(json.dumps(message, ensure_ascii=False, default=repr), field, where)  # other keys reach the template too
-        messages.append({**message, "content": content})
-    if not any(message["content"].strip() for message in messages):
-        raise refuse(where, field, "messages that say something", "empty ones", do)
-    return tuple(messages)
-
-
-def _content(message: dict[str, Any], where: str) -> str:
-    """A message's text, also where it is a list of text parts."""
-    content = message["content"]
-    if isinstance(content, list) and content and all(isinstance(p, dict) and p.get("type") == "text" for p in content):
-        content = "".join(_text(part.get("text"), "content", where, empty=True) for part in content)
-    return _text(content, "content", where, empty=True)
+        return None, messages_in(value, there[0], where)
+    return text_in(value, there[0], where), None
 
 
 def _completion(value: Any, where: str) -> str | None:
     if isinstance(value, list | tuple):
-        (*before, last) = _messages(value, "completion", where)
+        (*before, last) = messages_in(value, "completion", where)
         if before or last["role"] != "assistant":
             raise refuse(where, "completion", "text or one assistant message", f"{len(value)} messages", "keep one")
         value = last["content"]
-    return None if value is None else _text(value, "completion", where)
+    return None if value is None else text_in(value, "completion", where)
 
 
 def _plain(value: Any, field: str, where: str) -> str:
     """Text, or a number as JSON writes it."""
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
         return json.dumps(value)
-    return _text(value, field, where)
+    return text_in(value, field, where)
 
 
 def _choices(value: Any, where: str) -> tuple[str, ...] | None:
@@ -322,49 +244,8 @@ def render(item: Item, tokenizer: Any | None, *, explicit: bool = False) -> Rend
             raise refuse(item.where, "template", "that of a tokenizer with a chat template", "one without", do)
         warning = "the tokenizer has no chat template: messages were joined by newlines (--template plain)"
         return replace(plain, warning=warning)
-    text, fault = _apply(tokenizer, messages)
-    if text is not None:
-        return Rendered(text, templated=True)
-    folded = _fold_system(messages)
-    text = None if folded is None else _apply(tokenizer, folded)[0]
-    if text is not None:
-        warning = "the chat template has no system role: system text was put before the first user message"
-        return Rendered(text, templated=True, warning=warning)
-    do = "change the messages, or pass --template plain"
-    raise refuse(item.where, "messages", "a conversation the chat template accepts", fault, do)
-
-
-def _apply(tokenizer: Any, messages: list[dict[str, Any]]) -> tuple[str | None, str]:
-    """The rendered conversation, or None and what the template says against it."""
-    try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)), ""
-    except Exception as error:  # a template is a program of the checkpoint's author and may raise anything
-        return None, str(error) or type(error).__name__
-
-
-def _fold_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
-    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
-        return None
-    first = {**messages[1], "content": f"{messages[0]['content']}\n\n{messages[1]['content']}"}
-    return [first, *messages[2:]]
-
-
-def encode(text: str, tokenizer: Any, *, special: bool) -> list[int]:
-    """Token ids of one text.
-
-    Args:
-        special: True for raw text, which gets the special tokens that the tokenizer puts in front by default, but no
-            end-of-sequence token behind and no second BOS; False for text from a chat template, which has its own, and
-            for completions.
-    """
-    inner = list(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
-    if not special:
-        return inner
-    ids = list(tokenizer(text, add_special_tokens=True, verbose=False).input_ids)
-    while ids and ids[-1] == tokenizer.eos_token_id and len(ids) > len(inner) and ids[len(ids) - len(inner) :] != inner:
-        ids.pop()
-    bos = tokenizer.bos_token_id
-    return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
+    text, folded = render_chat(messages, tokenizer, item.where, "change the messages, or pass --template plain")
+    return Rendered(text, templated=True, warning=folded)
 
 
 def truncate_left(ids: Sequence[int], room: int, *, bos: int | None = None) -> tuple[list[int], int]:

@@ -82,6 +82,13 @@ def load(
     return _finish(place, root, _weights(root, config, how), tokenizer, how)
 
 
+def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> tuple[Any, int]:
+    """The tokenizer of a model and the width of its logits, without its weights; ``source`` as for ``load``."""
+    how, place = _how("cpu", trust_remote_code=trust_remote_code), _locate(source)
+    root = _root(place)
+    return _tokenizer(place, root, how), int(_config(root, how).get_text_config().vocab_size)
+
+
 def load_pair(base: Any, tuned: Any, **same: Any) -> tuple[LM, LM]:
     """Load the two sides of a comparison; keyword arguments as for ``load``, the same for both.
 

@@ -153,7 +153,7 @@ def test_with_the_users_rules_and_sampling():
 
 def test_refusals():
     small = tiny("llama")
-    with pytest.raises(InputError, match="entropy_adaptive_decoding: large must be a model with the small model's voc"):
+    with pytest.raises(InputError, match="entropy_adaptive_decoding: large must be a model with the vocabulary width"):
         alternate(small, tiny("llama", vocab=77), start="large")
     with pytest.raises(InputError, match="entropy_adaptive_decoding: num_beams must be 1, got 2"):
         alternate(small, small, num_beams=2)
