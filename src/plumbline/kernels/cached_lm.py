@@ -20,6 +20,7 @@ from transformers.cache_utils import (
 )
 
 from plumbline.core.errors import refuse
+from plumbline.kernels.few_rows import few_rows
 from plumbline.kernels.head import position_ids
 
 
@@ -216,7 +217,8 @@ class CachedLM:
         }
         self.tokens_fed += ids.shape[0] * (ids.shape[1] - kept)
         taken = {k: v for k, v in inputs.items() if k in self._takes}
-        with self._use() as model:  # an LM that shares its weights with another puts its own adapter in place here
+        # an LM that shares its weights with another puts its own adapter in place here
+        with self._use() as model, few_rows(model):
             if model.training:
                 raise refuse("CachedLM", "model", "in eval mode", "training mode", "call model.eval() first")
             out = model(ids[:, kept:], **taken, return_dict=True)

@@ -14,6 +14,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 
 from plumbline.core.errors import refuse
 from plumbline.kernels.cached_lm import CachedLM
+from plumbline.kernels.few_rows import few_rows
 
 _tried: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
@@ -188,7 +189,8 @@ class TreeLM:
         inputs |= {"logits_to_keep": keep}
         self.calls += 1
         taken = {k: v for k, v in inputs.items() if k in self._takes}
-        return self.model(ids, **taken, return_dict=True).logits[:, -keep:]
+        with few_rows(self.model):
+            return self.model(ids, **taken, return_dict=True).logits[:, -keep:]
 
     def _fault(self) -> str:
         """What goes wrong on a tree of three tokens with two branches, or nothing."""
