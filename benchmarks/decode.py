@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib import import_module
+from itertools import islice
 from typing import Any
 
 import torch
@@ -26,8 +27,9 @@ from transformers.utils import logging
 from plumbline.core.declare import logit_rule, sampler
 from plumbline.core.discover import catalogue
 from plumbline.decode import classifier_free_guidance, contrastive_decoding
+from plumbline.decode.backoff import Backoff
 from plumbline.decode.drafts import Candidates
-from plumbline.decode.loop import Report
+from plumbline.decode.loop import NOTHING, Report, Run, speculate
 from plumbline.decode.speculate import lookahead, prompt_lookup, speculative_jacobi, token_recycling
 from plumbline.decode.together import together
 from plumbline.kernels.peer import Peer
@@ -104,6 +106,23 @@ def misled(text: list[int], share: float, seed: int) -> list[int]:
     return [*out, text[0]]
 
 
+class Nothing:
+    """A drafter that never drafts: the loop by itself."""
+
+    def propose(self, text: list[int], width: int) -> Any:
+        return NOTHING
+
+    def learn(self, *_: Any) -> None:
+        pass
+
+
+def undrafted(
+    model: Any, input_ids: Any, logits_processor: Any, stopping_criteria: Any, generation_config: Any, **kw: Any
+) -> Any:
+    run = Run("undrafted", model, input_ids, logits_processor, stopping_criteria, generation_config, kw)
+    return speculate(run, [Nothing() for _ in run.rows], Backoff.fixed(1))
+
+
 def spent(model: Any, ids: torch.Tensor, **how: Any) -> Report:
     told = Report()
     model.generate(ids, report=told, **how)
@@ -114,7 +133,7 @@ def drafts(repeats: int, new: int = 128) -> dict[str, float]:
     """Drafts on a text that copies its prompt, and on prompts that mislead them."""
     model, text = following(VOCAB, CYCLE, 0, **SIZE)
     methods = {f.card.name: f for f in (prompt_lookup, lookahead, token_recycling, speculative_jacobi)}
-    figures = {}
+    figures, own = {}, []
     how = dict(max_new_tokens=new, **GREEDY)
     for share in (0.0, 0.25, 1.0):
         ids = torch.tensor([misled(text[:-1], share, 7)])
@@ -122,16 +141,17 @@ def drafts(repeats: int, new: int = 128) -> dict[str, float]:
         calls["transformers"] = lambda: model.generate(ids, prompt_lookup_num_tokens=10, **how)
         for name, method in methods.items():
             calls[name] = lambda method=method: model.generate(ids, custom_generate=method, **how)
+        calls["undrafted"] = lambda: model.generate(ids, custom_generate=undrafted, **how)
         took = medians(calls, repeats)
-        for name in [*methods, "transformers"]:
+        for name in [*methods, "transformers", "undrafted"]:
             figures[f"{name} / greedy, {share:.0%} of the prompt's transitions wrong"] = took["greedy"] / took[name]
+        own.append(took["undrafted"] / max(took[name] for name in methods))
     copied = "{} / greedy, 0% of the prompt's transitions wrong"
     figures["lookahead / transformers prompt lookup"] = (
         figures[copied.format("lookahead")] / figures[copied.format("transformers")]
     )
-    figures["worst draft / greedy"] = min(
-        v for k, v in figures.items() if "wrong" in k and not k.startswith("transformers")
-    )
+    drafted = [v for k, v in figures.items() if "wrong" in k and not k.startswith(("transformers", "undrafted"))]
+    figures |= {"worst draft / greedy": min(drafted), "worst draft / the same loop without drafts": min(own)}
     return figures
 
 
@@ -201,25 +221,25 @@ def runner(card: Any, model: Any, other: Any, ids: torch.Tensor) -> tuple[Callab
 def zoo(repeats: int, new: int = 96) -> dict[str, float]:
     """Ordinary text of the zoo's world, greedy, one prompt after another with the table kept."""
     from plumbline.models import load
-    from plumbline.worlds.corpus import evaluation
+    from plumbline.worlds.corpus import documents
 
     lm = load("zoo:base")
-    prompts = [r["text"] for r in evaluation() if "text" in r][:8]
-    ids = [lm.tokenizer(p, return_tensors="pt").input_ids[:, :24] for p in prompts]
+    kinds = {"people", "note", "prose", "recipe"}
+    texts = [d.text for d in islice((d for d in documents(seed=1) if d.kind in kinds), 200)]
+    ids = [x[:, :24] for x in (lm.tokenizer(t, return_tensors="pt").input_ids for t in texts) if x.shape[1] >= 24][:8]
     how = dict(max_new_tokens=new, do_sample=False, pad_token_id=lm.tokenizer.pad_token_id, eos_token_id=None)
     table = Candidates(lm.model.config.vocab_size)
     calls = {
         "greedy": lambda: [lm.model.generate(x, **how) for x in ids],
-        "transformers": lambda: [lm.model.generate(x, prompt_lookup_num_tokens=10, **how) for x in ids],
-        "recycling": lambda: [
+        "transformers prompt lookup": lambda: [lm.model.generate(x, prompt_lookup_num_tokens=10, **how) for x in ids],
+        "token recycling": lambda: [
             lm.model.generate(x, custom_generate=token_recycling, candidates=table, **how) for x in ids
         ],
+        "lookahead": lambda: [lm.model.generate(x, custom_generate=lookahead, **how) for x in ids],
+        "undrafted": lambda: [lm.model.generate(x, custom_generate=undrafted, **how) for x in ids],
     }
     took = medians(calls, repeats)
-    return {
-        "token recycling / greedy, zoo text": took["greedy"] / took["recycling"],
-        "transformers prompt lookup / greedy, zoo text": took["greedy"] / took["transformers"],
-    }
+    return {f"{name} / greedy, zoo text": took["greedy"] / took[name] for name in list(calls)[1:]}
 
 
 def batch(repeats: int, rows: int = 8, new: int = 96) -> dict[str, float]:

@@ -11,7 +11,8 @@ from plumbline.lab.tiny import tiny
 @pytest.mark.parametrize("rows", [1, 2, 3, FEW, FEW + 1, MOST, MOST + 1])
 @pytest.mark.parametrize("out", [7, WIDE])
 @pytest.mark.parametrize("bias", [True, False])
-def test_same_products_up_to_rounding(rows: int, out: int, bias: bool) -> None:
+def test_same_products_up_to_rounding(rows: int, out: int, bias: bool, monkeypatch) -> None:
+    monkeypatch.setattr("plumbline.kernels.few_rows.BIG", 1)
     layer, x = nn.Linear(12, out, bias=bias), torch.randn(1, rows, 12)
     with torch.no_grad():
         want = layer(x)
@@ -20,7 +21,8 @@ def test_same_products_up_to_rounding(rows: int, out: int, bias: bool) -> None:
     assert got.shape == want.shape and torch.allclose(got, want, atol=1e-6)
 
 
-def test_models_are_left_as_they_were_even_after_an_error() -> None:
+def test_models_are_left_as_they_were_even_after_an_error(monkeypatch) -> None:
+    monkeypatch.setattr("plumbline.kernels.few_rows.BIG", 1)
     model, ids = tiny("llama"), torch.tensor([[5, 6, 7]])
     with torch.no_grad():
         want = model(ids).logits
@@ -32,7 +34,8 @@ def test_models_are_left_as_they_were_even_after_an_error() -> None:
     assert all("forward" not in m.__dict__ for m in model.modules())
 
 
-def test_gradients_and_other_dtypes_go_the_ordinary_way() -> None:
+def test_gradients_and_other_dtypes_go_the_ordinary_way(monkeypatch) -> None:
+    monkeypatch.setattr("plumbline.kernels.few_rows.BIG", 1)
     layer = nn.Linear(4, 3)
     with few_rows(layer):
         layer(torch.randn(2, 4)).sum().backward()

@@ -121,6 +121,11 @@ class Run:
     def active(self) -> list[int]:
         return [b for b, done in enumerate(self.done) if not done]
 
+    def backoff(self, widths: Sequence[int], *, start: int) -> Backoff:
+        """Drafts of these widths for this run's model; rows with rules go one at a time."""
+        start = min(start, len(widths))
+        return Backoff(widths, start=start, model=self.model, rows=1 if self.rules else len(self.active()))
+
     def left(self, b: int) -> int:
         """New tokens that row b may still have."""
         return self.room[b] - (len(self.rows[b]) - self.prompts[b])
@@ -252,8 +257,8 @@ def speculate(
             began = clock()
             width = backoff.width()
             trees = [drafters[b].propose(run.rows[b], min(width, run.left(b) - 1)) if width else NOTHING for b in group]
-            gained = _step(run, lm, group, trees, drafters)
-            backoff.observe(width if any(t for t, _ in trees) else 0, gained / len(group), clock() - began)
+            paths = _step(run, lm, group, trees, drafters)
+            backoff.observe(max(len(tokens) for tokens, _ in trees), paths, clock() - began)
             going = [i for i, b in enumerate(group) if not run.done[b]]
             if len(going) < len(group):
                 group = [group[i] for i in going]
@@ -264,8 +269,8 @@ def speculate(
     return run.result()
 
 
-def _step(run: Run, lm: TreeLM, group: list[int], trees: list[Tree], drafters: Sequence[Drafter]) -> int:
-    """One pass over every row's tree; the number of tokens emitted."""
+def _step(run: Run, lm: TreeLM, group: list[int], trees: list[Tree], drafters: Sequence[Drafter]) -> list[list[int]]:
+    """One pass over every row's tree; the nodes entered, the root first."""
     widest = max(len(tokens) for tokens, _ in trees)
     roots = [run.rows[b][-1] for b in group]
     fed = [[r, *t, *[r] * (widest - len(t))] for r, (t, _) in zip(roots, trees, strict=True)]
@@ -273,15 +278,14 @@ def _step(run: Run, lm: TreeLM, group: list[int], trees: list[Tree], drafters: S
     logits = lm.logits(torch.tensor(fed), parents)
     plain = not run.sampled and not run.processors
     best = likeliest(logits.flatten(0, 1)).view(len(group), -1).tolist() if plain else [None] * len(group)
-    gained, paths = 0, []
+    paths = []
     for i, b in enumerate(group):
         path, emitted = follow(run, b, trees[i], logits[i], best[i])
         taken = run.emit(b, emitted)
         paths.append(path[:taken])
         run.report.drafted += len(trees[i][0])
         run.report.kept += max(taken - 1, 0)
-        gained += taken
         nodes = len(trees[i][0]) + 1
         drafters[b].learn(run.rows[b], taken, fed[i][:nodes], logits[i, :nodes])
     lm.keep(paths)
-    return gained
+    return paths

@@ -136,6 +136,12 @@ class TreeLM:
         """
         rows, n = tokens.shape
         tokens = tokens.to(self.device)
+        self.fed += rows * n
+        if n == 1 and min(self.lengths) == max(self.lengths) < (self._window or 1 << 62):
+            # one token a row after texts of one length: everything is seen, and no mask is needed
+            self._places.starts[:] = self.lengths
+            at = torch.full((rows, 1), self.lengths[0], device=self.device)
+            return self._wide(self._forward(tokens, None, at, 1))
         chains = all(len(p) == n - 1 and list(p) == list(range(n - 1)) for p in parents)
         tables = [_chain(n)] * rows if chains else [_lineage(tuple(p)) for p in parents]
         depth = torch.stack([d for d, _ in tables]).to(self.device)  # [B, N]
@@ -147,9 +153,11 @@ class TreeLM:
         at = slots.clamp(0, n - 1)[:, None].expand(-1, n, -1)
         seen = (slots < 0)[:, None] | (inside[:, None] & kin.gather(2, at))  # [B, N, S]
         where = torch.where(inside, depth.gather(1, slots.clamp(0, n - 1)), slots)  # position less the row's length
-        self.fed += rows * n
-        out = self._forward(tokens, self._masks(seen, depth, where), depth + starts, n)
-        return out.to(torch.promote_types(out.dtype, torch.float32))
+        return self._wide(self._forward(tokens, self._masks(seen, depth, where), depth + starts, n))
+
+    @staticmethod
+    def _wide(logits: Tensor) -> Tensor:
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def keep(self, paths: Sequence[Sequence[int]]) -> None:
         """Make a path of nodes (the root, 0, first) part of each row's text; an empty path leaves the row as it was."""

@@ -200,7 +200,7 @@ def likeliest(logits: Tensor, k: int = 1) -> Tensor:
     """
     vocab = logits.shape[-1]
     k, whole = min(k, vocab), vocab // _WIDTH
-    if whole <= 2 * k:
+    if whole <= max(2 * k, _WIDTH):
         return logits.argmax(-1, keepdim=True) if k == 1 else logits.topk(k, -1).indices
     peaks = logits[:, : whole * _WIDTH].unflatten(-1, (whole, _WIDTH)).amax(-1)
     if vocab % _WIDTH:

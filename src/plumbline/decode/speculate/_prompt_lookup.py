@@ -47,7 +47,7 @@ def prompt_lookup(
     run = Run("prompt_lookup", model, input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs,
               report=report, chooser=chooser)  # fmt: skip
     widths = sorted({max(tokens // 3, 1), tokens, 3 * tokens})
-    backoff = Backoff(widths, start=1 + widths.index(tokens)) if adapt else Backoff.fixed(tokens)
+    backoff = run.backoff(widths, start=1 + widths.index(tokens)) if adapt else Backoff.fixed(tokens)
     return speculate(run, [Copies(ngram) for _ in run.rows], backoff)
 
 

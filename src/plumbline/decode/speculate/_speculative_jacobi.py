@@ -87,12 +87,16 @@ def speculative_jacobi(
     """
     run = Run("speculative_jacobi", model, input_ids, logits_processor, stopping_criteria, generation_config,
               model_kwargs, report=report, chooser=chooser)  # fmt: skip
-    widths = sorted({max(w, 2) for w in (window // 4, window // 2, window)})
-    price = _PRICE.get(input_ids.device.type, _PRICE["cuda"]) if run.sampled else None
     for group in [[b] for b in run.active()] if run.rules else [run.active()]:
-        backoff = Backoff([w - 1 for w in widths], trial=3, price=price) if adapt else Backoff.fixed(window - 1)
+        backoff = _backoff(run, window, len(group)) if adapt else Backoff.fixed(window - 1)
         _decode(run, group, init, backoff)
     return run.result()
+
+
+def _backoff(run: Run, window: int, rows: int) -> Backoff:
+    price = _PRICE.get(run.input_ids.device.type, _PRICE["cuda"]) if run.sampled else None
+    widths = sorted({max(w, 2) - 1 for w in (window // 4, window // 2, window)})
+    return Backoff(widths, trial=3, price=price, model=run.model, rows=rows)
 
 
 def _decode(run: Run, group: list[int], init: Callable[[Chooser, list[int]], int] | None, backoff: Backoff) -> None:
@@ -107,10 +111,11 @@ def _decode(run: Run, group: list[int], init: Callable[[Chooser, list[int]], int
         began = time.perf_counter()
         logits = lm.logits(fed, [range(width)] * len(group))
         taken = [run.emit(b, windows[b].verify(run, b, logits[i])) for i, b in enumerate(group)]
-        lm.keep([range(n) for n in taken])
+        paths = [range(n) for n in taken]
+        lm.keep(paths)
         run.report.drafted += width * len(group)
         run.report.kept += sum(taken) - len(group)
-        backoff.observe(width, sum(taken) / len(group), time.perf_counter() - began)
+        backoff.observe(width, paths, time.perf_counter() - began)
         going = [i for i, b in enumerate(group) if not run.done[b]]
         if len(going) < len(group) and going:
             lm.take(going)
