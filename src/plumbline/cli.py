@@ -234,10 +234,10 @@ def decode(
     plumbline list --room decode names the methods, plumbline show METHOD its keys.
     """
     _quiet_libraries()
-    from plumbline.decode.compose import Cast, compose
-    from plumbline.decode.rows import gather
-    from plumbline.decode.run import Decoder, Lines, Settings
-    from plumbline.decode.show import Screen, run
+    from plumbline.decode.command.compose import Cast, compose
+    from plumbline.decode.command.rows import gather
+    from plumbline.decode.command.run import Decoder, Lines, Settings
+    from plumbline.decode.command.show import Screen, run
 
     if resume and output is None:
         raise refuse("decode", "--resume", "with -o", "no -o", "name the file that holds the answers so far")
@@ -273,7 +273,7 @@ def detect(
     plumbline detect answers.jsonl --with kgw:key=5
     """
     _quiet_libraries()
-    from plumbline.decode import detect as work
+    from plumbline.decode.command import detect as work
 
     found = work.detect(texts, with_, tokenizer, level=level, limit=limit, trust_remote_code=trust_remote_code)
     if json_:

@@ -121,10 +121,9 @@ class Run:
     def active(self) -> list[int]:
         return [b for b, done in enumerate(self.done) if not done]
 
-    def backoff(self, widths: Sequence[int], *, start: int) -> Backoff:
+    def backoff(self, widths: Sequence[int]) -> Backoff:
         """Drafts of these widths for this run's model; rows with rules go one at a time."""
-        start = min(start, len(widths))
-        return Backoff(widths, start=start, model=self.model, rows=1 if self.rules else len(self.active()))
+        return Backoff(widths, model=self.model, rows=1 if self.rules else len(self.active()))
 
     def left(self, b: int) -> int:
         """New tokens that row b may still have."""

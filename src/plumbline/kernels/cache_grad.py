@@ -30,7 +30,7 @@ class StateModel:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+        inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
         self.model, self.embed = model, inner.get_input_embeddings()
         self.config = inner.config.get_text_config(decoder=True)
         self._takes = set(inspect.signature(inner.forward).parameters)

@@ -54,7 +54,7 @@ def lookahead(
     widths = sorted({min(w, nodes) for w in (4, 12, 24, nodes)})
     rows = [Looks(trie, row) for row in run.rows]
     try:
-        return speculate(run, rows, run.backoff(widths, start=2) if adapt else Backoff.fixed(nodes))
+        return speculate(run, rows, run.backoff(widths) if adapt else Backoff.fixed(nodes))
     finally:
         for row in rows:
             row.close()

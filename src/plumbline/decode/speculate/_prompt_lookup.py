@@ -36,7 +36,7 @@ def prompt_lookup(
 
     Args:
         input_ids: [B, L], left-padded.
-        tokens: drafted tokens in a pass, the first width that is tried.
+        tokens: drafted tokens in a pass; the width adapts between a third of it and three times as many.
         ngram: the longest run of last tokens that is looked up.
         adapt: False drafts ``tokens`` whenever there is a match, whatever it costs.
         report: filled with calls, tokens and acceptance. chooser: where random outcomes come from.
@@ -47,7 +47,7 @@ def prompt_lookup(
     run = Run("prompt_lookup", model, input_ids, logits_processor, stopping_criteria, generation_config, model_kwargs,
               report=report, chooser=chooser)  # fmt: skip
     widths = sorted({max(tokens // 3, 1), tokens, 3 * tokens})
-    backoff = run.backoff(widths, start=1 + widths.index(tokens)) if adapt else Backoff.fixed(tokens)
+    backoff = run.backoff(widths) if adapt else Backoff.fixed(tokens)
     return speculate(run, [Copies(ngram) for _ in run.rows], backoff)
 
 

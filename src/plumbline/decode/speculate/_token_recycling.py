@@ -78,7 +78,7 @@ def token_recycling(
         raise refuse("token_recycling", "candidates", f"a table of {vocab} tokens", len(table.table), "make a new one")
     shape = _shape()[:nodes]
     widths = sorted({min(w, nodes) for w in (4, 9, 20, 40, 80)})
-    backoff = run.backoff(widths, start=2) if adapt else Backoff.fixed(nodes)
+    backoff = run.backoff(widths) if adapt else Backoff.fixed(nodes)
     return speculate(run, [Recycles(table, shape) for _ in run.rows], backoff)
 
 

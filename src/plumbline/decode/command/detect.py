@@ -9,7 +9,7 @@ from typing import Any
 from plumbline.core.declare import Card
 from plumbline.core.discover import get, methods
 from plumbline.core.errors import refuse
-from plumbline.decode.compose import parse
+from plumbline.decode.command.compose import parse
 from plumbline.kernels import jsonl
 from plumbline.models.load import load_tokenizer
 from plumbline.models.prompts import encode, text_in

@@ -5,10 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
-from plumbline.decode.compose import Cast, compose
-from plumbline.decode.rows import Row
-from plumbline.decode.run import Decoder, Settings, Spent
-from plumbline.decode.show import Screen, beside, overrode, pieces, run, title, took
+from plumbline.decode.command.compose import Cast, compose
+from plumbline.decode.command.rows import Row
+from plumbline.decode.command.run import Decoder, Settings, Spent
+from plumbline.decode.command.show import Screen, beside, overrode, pieces, run, title, took
 from plumbline.lab.tiny_tokenizer import tiny_tokenizer
 
 

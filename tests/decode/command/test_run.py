@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from plumbline.core.errors import InputError, PlumblineError
-from plumbline.decode.compose import Cast, compose
-from plumbline.decode.rows import Row
-from plumbline.decode.run import Decoder, Lines, Settings, Spent
+from plumbline.decode.command.compose import Cast, compose
+from plumbline.decode.command.rows import Row
+from plumbline.decode.command.run import Decoder, Lines, Settings, Spent
 from plumbline.lab.tiny import tiny
 from plumbline.lab.tiny_tokenizer import tiny_tokenizer
 from plumbline.models import load

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from plumbline.core.errors import InputError, PlumblineError
-from plumbline.decode.compose import Cast, compose, parse, same_vocabulary
+from plumbline.decode.command.compose import Cast, compose, parse, same_vocabulary
 from plumbline.decode.loop import Report
 from plumbline.decode.together import together
 from plumbline.decode.watermark.keys import Hashed

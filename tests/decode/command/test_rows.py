@@ -5,7 +5,7 @@ import json
 import pytest
 
 from plumbline.core.errors import InputError
-from plumbline.decode.rows import Row, finished, gather, ids_of, own_ids, read, spread
+from plumbline.decode.command.rows import Row, finished, gather, ids_of, own_ids, read, spread
 from plumbline.lab.tiny import tiny
 from plumbline.lab.tiny_tokenizer import CHAT_TEMPLATE, tiny_tokenizer
 from plumbline.models.lm import LM

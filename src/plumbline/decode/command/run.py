@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from plumbline.core.errors import PlumblineError, refuse
-from plumbline.decode.compose import Cast
+from plumbline.decode.command.compose import Cast
+from plumbline.decode.command.rows import Place, Row, ids_of, own_ids, spread
+from plumbline.decode.command.watch import MAIN, PEERS, StopAt, Stream, Watch
 from plumbline.decode.loop import Report
-from plumbline.decode.rows import Place, Row, ids_of, own_ids, spread
 from plumbline.decode.samples import Selection, draw
-from plumbline.decode.watch import MAIN, PEERS, StopAt, Stream, Watch
 from plumbline.kernels.batching import pad
 from plumbline.kernels.seeds import derive, forked
-from plumbline.models.lm import LM
+from plumbline.models.lm import LM, as_told
 
 Write = Callable[[str], None]
 
@@ -228,7 +228,7 @@ class Decoder:
         criteria = [c for c in (stop if self.settings.stop else None, stream) if c is not None]
         peers = [lm.model for lm in self.cast.others.values()]
         with ExitStack() as stack:
-            model = stack.enter_context(self.lm.use())
+            model = stack.enter_context(as_told(stack.enter_context(self.lm.use())))
             stack.enter_context(watch.counting(model, peers))
             stack.enter_context(forked(self.settings.seed, "decode", rows[0].id, devices=[self.lm.device]))
             for rule in rules:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from plumbline.decode.watch import StopAt, Stream, Watch, printable
+from plumbline.decode.command.watch import StopAt, Stream, Watch, printable
 from plumbline.lab.tiny import tiny
 from plumbline.lab.tiny_tokenizer import tiny_tokenizer
 

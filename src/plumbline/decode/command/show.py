@@ -12,10 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from plumbline.decode.compose import Part, Parts
-from plumbline.decode.rows import Row
-from plumbline.decode.run import Answer, Decoder, Done, Lines, Spent, share
-from plumbline.decode.watch import MAIN, PEERS, printable
+from plumbline.decode.command.compose import Part, Parts
+from plumbline.decode.command.rows import Row
+from plumbline.decode.command.run import Answer, Decoder, Done, Lines, Spent, share
+from plumbline.decode.command.watch import MAIN, PEERS, printable
 
 
 def title(parts: Parts) -> str:

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from plumbline.core.errors import InputError
-from plumbline.decode.compose import Cast, compose
-from plumbline.decode.detect import detect, detector_of, summary, table
-from plumbline.decode.rows import Row
-from plumbline.decode.run import Decoder, Settings
+from plumbline.decode.command.compose import Cast, compose
+from plumbline.decode.command.detect import detect, detector_of, summary, table
+from plumbline.decode.command.rows import Row
+from plumbline.decode.command.run import Decoder, Settings
 
 
 def test_detectors_are_found_by_name():

@@ -1,0 +1,1 @@
+"""What `plumbline decode` and `plumbline detect` do: methods composed, prompts read, passes counted, text shown."""

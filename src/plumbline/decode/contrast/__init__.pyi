@@ -1,0 +1,15 @@
+from plumbline.decode.contrast._affine_calibration import affine_calibration as affine_calibration
+from plumbline.decode.contrast._ck_plug import ck_plug as ck_plug
+from plumbline.decode.contrast._classifier_free_guidance import classifier_free_guidance as classifier_free_guidance
+from plumbline.decode.contrast._contrastive_decoding import contrastive_decoding as contrastive_decoding
+from plumbline.decode.contrast._debias_sampling import debias_sampling as debias_sampling
+from plumbline.decode.contrast._dexperts import dexperts as dexperts
+from plumbline.decode.contrast._emulated_disalignment import emulated_disalignment as emulated_disalignment
+from plumbline.decode.contrast._entropy_adaptive_decoding import entropy_adaptive_decoding as entropy_adaptive_decoding
+from plumbline.decode.contrast._gedi import gedi as gedi
+from plumbline.decode.contrast._knn_generation_study import knn_generation_study as knn_generation_study
+from plumbline.decode.contrast._knn_lm import knn_lm as knn_lm
+from plumbline.decode.contrast._nudging import nudging as nudging
+from plumbline.decode.contrast._nudging_text import nudging_text as nudging_text
+from plumbline.decode.contrast._proxy_tuning import proxy_tuning as proxy_tuning
+from plumbline.decode.contrast._uld import uld as uld

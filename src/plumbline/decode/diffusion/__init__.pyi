@@ -1,0 +1,4 @@
+from plumbline.decode.diffusion._ancestral_sampling import ancestral_sampling as ancestral_sampling
+from plumbline.decode.diffusion._audit_sampler import audit_sampler as audit_sampler
+from plumbline.decode.diffusion._first_hitting import first_hitting as first_hitting
+from plumbline.decode.diffusion._truncated_gumbel import truncated_gumbel as truncated_gumbel

@@ -1,0 +1,11 @@
+from plumbline.decode.search._best_of_n import best_of_n as best_of_n
+from plumbline.decode.search._borda import borda as borda
+from plumbline.decode.search._conditional_beam_search import conditional_beam_search as conditional_beam_search
+from plumbline.decode.search._hidden_state_optimization import hidden_state_optimization as hidden_state_optimization
+from plumbline.decode.search._in_context_navigation import in_context_navigation as in_context_navigation
+from plumbline.decode.search._judge_scaling import judge_scaling as judge_scaling
+from plumbline.decode.search._resampling_curve import resampling_curve as resampling_curve
+from plumbline.decode.search._rpc import rpc as rpc
+from plumbline.decode.search._self_certainty import self_certainty as self_certainty
+from plumbline.decode.search._self_consistency import self_consistency as self_consistency
+from plumbline.decode.search._sharpening import sharpening as sharpening

@@ -1,0 +1,7 @@
+from plumbline.decode.speculate._any_subset_speculative import any_subset_speculative as any_subset_speculative
+from plumbline.decode.speculate._continuous_speculative import continuous_speculative as continuous_speculative
+from plumbline.decode.speculate._lookahead import lookahead as lookahead
+from plumbline.decode.speculate._prompt_lookup import prompt_lookup as prompt_lookup
+from plumbline.decode.speculate._reverse_speculative import reverse_speculative as reverse_speculative
+from plumbline.decode.speculate._speculative_jacobi import speculative_jacobi as speculative_jacobi
+from plumbline.decode.speculate._token_recycling import token_recycling as token_recycling

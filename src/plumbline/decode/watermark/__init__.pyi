@@ -1,0 +1,6 @@
+from plumbline.decode.watermark._alignment_resampling import alignment_resampling as alignment_resampling
+from plumbline.decode.watermark._detect_gumbel_watermark import detect_gumbel_watermark as detect_gumbel_watermark
+from plumbline.decode.watermark._detect_kgw import detect_kgw as detect_kgw
+from plumbline.decode.watermark._diverse_gumbel_watermark import diverse_gumbel_watermark as diverse_gumbel_watermark
+from plumbline.decode.watermark._gumbel_watermark import gumbel_watermark as gumbel_watermark
+from plumbline.decode.watermark._kgw import kgw as kgw
