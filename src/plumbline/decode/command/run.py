@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from plumbline.decode.loop import Report
 from plumbline.decode.samples import Selection, draw
 from plumbline.kernels.batching import pad
 from plumbline.kernels.seeds import derive, forked
+from plumbline.kernels.tree import TreeLM
 from plumbline.models.lm import LM, as_told
 
 Write = Callable[[str], None]
@@ -197,6 +198,9 @@ class Decoder:
         for lm in {id(lm): lm for lm in self.cast.others.values()}.values():
             with lm.use() as model:
                 model(torch.tensor([ids], device=lm.device))
+        if self.cast.parts.sampler:
+            with suppress(PlumblineError), self.lm.use() as model:  # a loop that cannot do without trees will say so
+                TreeLM(model, "decode")
 
     def _rules(self, ids: Sequence[list[int]], own: Sequence[dict[Place, list[int]]]) -> list[Any]:
         """The rules for this batch, their models told which prompts are theirs and what is padding."""
