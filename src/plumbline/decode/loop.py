@@ -92,6 +92,9 @@ class Run:
         self.prompts = [len(r) for r in self.rows]
         self.budget = max(int(config.max_length) - input_ids.shape[1], 0)
         context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        if context and max(self.prompts) > context:
+            raise refuse(where, "input_ids", f"at most {context} tokens, the model's context", max(self.prompts),
+                         "cut the prompt")  # fmt: skip
         self.room = [min(self.budget, context - n + 1 if context else self.budget) for n in self.prompts]
         self.done = [room <= 0 for room in self.room]
         eos = config.eos_token_id

@@ -95,6 +95,8 @@ def test_positions_beyond_the_context_are_never_asked_for(method) -> None:
     out = model.generate(IDS[1:2], custom_generate=method, max_new_tokens=200, do_sample=False, pad_token_id=0,
                          eos_token_id=None)  # fmt: skip
     assert out.shape[1] == 65  # the 64th position still says a token
+    with pytest.raises(InputError, match=f"{method.card.name}: input_ids must be at most 64 tokens.*got 70"):
+        tiny("gpt2").generate(torch.full((1, 70), 5), custom_generate=method, max_new_tokens=4, pad_token_id=0)
 
 
 @methods
