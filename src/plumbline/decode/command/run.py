@@ -244,6 +244,8 @@ class Decoder:
                 logits_processor=watch.around(rules), stopping_criteria=criteria, **loop,
             )  # fmt: skip
             spent = Spent(len(rows), 0, time.perf_counter() - began, watch.calls, told.drafted, told.kept)
+        if told.calls:  # one pass for main model and peer may run in the peer's module: the sampler knows whose it was
+            spent.calls = Counter({MAIN: told.calls, PEERS: watch.calls.total() - told.calls})
         names = [] if plain else [part.card.name for part in self.cast.parts.rules]
         answers = []
         for b, (row, new) in enumerate(zip(rows, out[:, prompts.shape[1] :].tolist(), strict=True)):
