@@ -96,7 +96,7 @@ def speculative_jacobi(
 def _backoff(run: Run, window: int, rows: int) -> Backoff:
     price = _PRICE.get(run.input_ids.device.type, _PRICE["cuda"]) if run.sampled else None
     widths = sorted({max(w, 2) - 1 for w in (window // 4, window // 2, window)})
-    return Backoff(widths, trial=3, price=price, model=run.model, rows=rows)
+    return Backoff(widths, trial=2, price=price, model=run.model, rows=rows)
 
 
 def _decode(run: Run, group: list[int], init: Callable[[Chooser, list[int]], int] | None, backoff: Backoff) -> None:
