@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import GenerationConfig
 
 from plumbline.lab.tiny import tiny
-from plumbline.models.lm import as_told
+from plumbline.models.lm import LM, as_told
 
 IDS = torch.tensor([[5, 6, 7]])
 TOLD = GenerationConfig(max_new_tokens=12, do_sample=False, pad_token_id=0, eos_token_id=2)
@@ -27,3 +29,12 @@ def test_the_checkpoints_settings_come_back_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), as_told(model):
         _ = 1 / 0
     assert model.generation_config is before
+
+
+@pytest.mark.parametrize(("told", "ends"), [(None, [7]), (2, [2, 7]), ([9, 2], [2, 7, 9]), (7, [7])])
+def test_a_text_ends_where_checkpoint_or_tokenizer_say(told, ends) -> None:
+    model = tiny("llama")
+    model.generation_config.eos_token_id = told
+    assert LM(model, SimpleNamespace(eos_token_id=7), "tiny").ends == ends
+    model.generation_config = None
+    assert LM(model, SimpleNamespace(eos_token_id=None), "tiny").ends == []

@@ -25,6 +25,7 @@ from transformers.generation import (
 
 from plumbline.core.errors import refuse
 from plumbline.decode.backoff import Backoff
+from plumbline.kernels.cached_lm import tokens_held
 from plumbline.kernels.choice import Chooser
 from plumbline.kernels.seeds import generator
 from plumbline.kernels.tree import TreeLM
@@ -205,9 +206,8 @@ def _reject(where: str, model: Any, input_ids: Tensor, config: Any, inputs: dict
     if getattr(config, "cache_implementation", None) not in (None, "dynamic"):
         raise refuse(where, "cache_implementation", "a cache that can be rolled back", config.cache_implementation,
                      "leave it out")  # fmt: skip
-    given = inputs.get("past" + "_key_values")
-    if given is not None and not isinstance(given, tuple) and int(given.get_seq_length()) > 0:
-        raise refuse(where, "the given cache", "empty", f"{int(given.get_seq_length())} tokens", "pass the whole text")
+    if held := tokens_held(inputs):
+        raise refuse(where, "the given cache", "empty", f"{held} tokens", "pass the whole text")
     for name in ("output_scores", "output_logits", "output_attentions", "output_hidden_states"):
         if config.return_dict_in_generate and getattr(config, name, False):
             raise refuse(where, name, "left out: a sampler returns sequences alone", True, "score them afterwards")
@@ -242,33 +242,45 @@ def follow(run: Run, b: int, tree: Tree, logits: Tensor, best: list[int] | None 
         path.append(entered)
 
 
-def speculate(
-    run: Run, drafters: Sequence[Drafter], backoff: Backoff, clock: Callable[[], float] = time.perf_counter
-) -> Any:
-    """Decode every row of ``run`` by drafts: a ragged batch where rows depend on nothing but their own text.
+Step = Callable[[TreeLM, list[int], int], tuple[int, Sequence[Sequence[int]]]]
 
-    A run with processors goes row by row (a rule that holds a cache would rebuild it at every change of row), one
-    without goes in one batch in which rows accept different lengths.
+
+def passes(run: Run, backoff: Callable[[int], Backoff], step: Step) -> Any:
+    """Decode every row of ``run`` in passes over drafts: a ragged batch where rows depend on their own text alone.
+
+    A run with rules goes row by row (a rule that holds a cache would rebuild it at every change of row), one without
+    goes in one batch in which rows accept different lengths.
+
+    Args:
+        backoff: rows of a group -> how much it drafts.
+        step: ``(lm, rows, width) -> (most draft nodes of a row, nodes entered by each row, the root first)``; emits.
     """
-    groups = [[b] for b in run.active()] if run.rules else [run.active()]
-    for group in groups:
-        lm = TreeLM(run.model, run.where)
+    for group in [[b] for b in run.active()] if run.rules else [run.active()]:
+        lm, drafts = TreeLM(run.model, run.where), backoff(len(group))
         if group:
             lm.start([run.rows[b] for b in group])
         while group:
-            began = clock()
-            width = backoff.width()
-            trees = [drafters[b].propose(run.rows[b], min(width, run.left(b) - 1)) if width else NOTHING for b in group]
-            paths = _step(run, lm, group, trees, drafters)
-            backoff.observe(max(len(tokens) for tokens, _ in trees), paths, clock() - began)
+            began, width = time.perf_counter(), drafts.width()
+            nodes, paths = step(lm, group, width)
+            lm.keep(paths)
+            drafts.observe(nodes, paths, time.perf_counter() - began)
             going = [i for i, b in enumerate(group) if not run.done[b]]
-            if len(going) < len(group):
-                group = [group[i] for i in going]
-                if group:
-                    lm.take(going)
+            if 0 < len(going) < len(group):
+                lm.take(going)
+            group = [group[i] for i in going]
         run.report.calls += lm.calls
         run.report.fed += lm.fed
     return run.result()
+
+
+def speculate(run: Run, drafters: Sequence[Drafter], backoff: Backoff) -> Any:
+    """Decode by the drafts of one drafter a row."""
+
+    def step(lm: TreeLM, group: list[int], width: int) -> tuple[int, Sequence[Sequence[int]]]:
+        trees = [drafters[b].propose(run.rows[b], min(width, run.left(b) - 1)) if width else NOTHING for b in group]
+        return max(len(tokens) for tokens, _ in trees), _step(run, lm, group, trees, drafters)
+
+    return passes(run, lambda rows: backoff, step)
 
 
 def _step(run: Run, lm: TreeLM, group: list[int], trees: list[Tree], drafters: Sequence[Drafter]) -> list[list[int]]:
@@ -289,5 +301,4 @@ def _step(run: Run, lm: TreeLM, group: list[int], trees: list[Tree], drafters: S
         run.report.kept += max(taken - 1, 0)
         nodes = len(trees[i][0]) + 1
         drafters[b].learn(run.rows[b], taken, fed[i][:nodes], logits[i, :nodes])
-    lm.keep(paths)
     return paths

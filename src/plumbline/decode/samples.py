@@ -219,12 +219,6 @@ def _checked(
     return rows
 
 
-def _ends(lm: LM) -> list[int]:
-    """The tokens that end an answer, the checkpoint's and the tokenizer's."""
-    named = [getattr(lm.model.generation_config, "eos_token_id", None), lm.tokenizer.eos_token_id]
-    return sorted({int(e) for ends in named if ends is not None for e in np.atleast_1d(ends)})
-
-
 @torch.inference_mode()
 def _generate(
     lm: LM, rows: list[list[int]], how: dict[str, Any], rules: Any, seed: int, batch_tokens: int
@@ -232,7 +226,7 @@ def _generate(
     """A sampled continuation of every row, up to and with its end token."""
     from transformers import GenerationConfig, LogitsProcessorList
 
-    ends = _ends(lm)
+    ends = lm.ends
     pad_id = lm.tokenizer.pad_token_id if lm.tokenizer.pad_token_id is not None else (ends or [0])[0]
     config = GenerationConfig(do_sample=True, eos_token_id=ends or None, pad_token_id=pad_id, **how)
     rules = LogitsProcessorList(rules if isinstance(rules, (list, tuple)) else [] if rules is None else [rules])

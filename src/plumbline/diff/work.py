@@ -97,7 +97,7 @@ class Worker:
         lm, new = self.lms[arm], self.settings.max_new_tokens
         from transformers import GenerationConfig
 
-        ends = _ends(lm)
+        ends = lm.ends
         plain = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0} if key else {"do_sample": False}
         pad_id = lm.tokenizer.pad_token_id
         how = GenerationConfig(max_new_tokens=new, eos_token_id=ends or None, pad_token_id=pad_id, **plain)
@@ -127,7 +127,7 @@ class Worker:
         sure = dict(
             zip(asked, (r["logp"].sum(dtype=np.float64) for r in self.alone(arm, rows, starts, ("logp",))), strict=True)
         )
-        ends, found = _ends(self.lms[arm]), []
+        ends, found = self.lms[arm].ends, []
         for i, e in enumerate(entries):
             text = self.text(arm, said[i])
             answer, right = canonical(text, e.answer)
@@ -151,7 +151,7 @@ class Worker:
             said = self.generate(arm, prompts, key=("samples", key))
             rows, starts = ([[*p, *s] for p, s in zip(prompts, said, strict=True)], [len(p) for p in prompts])
             steps = self.alone(arm, rows, starts, ("ent", "logp"), _entropy_and_logp)
-            ends = _ends(self.lms[arm])
+            ends = self.lms[arm].ends
             found += [
                 {"item": entries[i // n].item, "arm": arm, "sample": i % n, "ids": said[i], "ent": step["ent"],
                  "logp": step["logp"], "finish": "eos" if said[i] and said[i][-1] in ends else "length"}
@@ -234,10 +234,3 @@ def _finite(columns: Columns, items: np.ndarray) -> tuple[Columns, pa.Table]:
 
 def _entropy_and_logp(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"ent": vocab.entropy(logits), "logp": label_logps(logits, labels)}
-
-
-def _ends(lm: LM) -> list[int]:
-    """Every id that ends a turn for this model."""
-    found = lm.model.generation_config.eos_token_id if lm.model.generation_config else None
-    ids = found if isinstance(found, list) else [found]
-    return sorted({i for i in [*ids, lm.tokenizer.eos_token_id] if i is not None})

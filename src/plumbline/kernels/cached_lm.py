@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -223,6 +223,12 @@ class CachedLM:
                 raise refuse("CachedLM", "model", "in eval mode", "training mode", "call model.eval() first")
             out = model(ids[:, kept:], **taken, return_dict=True)
         return out.logits[:, -n:].to(ids.device)
+
+
+def tokens_held(inputs: Mapping[str, Any]) -> int:
+    """How many tokens the cache already holds that ``generate`` hands to a sampler among its ``inputs``."""
+    cache = inputs.get("past_key_values")
+    return 0 if cache is None or isinstance(cache, tuple) else int(cache.get_seq_length())
 
 
 def _shared(seen: _Seen, ids: Tensor, mask: Tensor) -> int:

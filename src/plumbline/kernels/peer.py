@@ -152,12 +152,16 @@ class Rule:
         """Logits [B, V] in float32 (float64 for float64) after the tokens [B, T]."""
         main = logits.to(torch.promote_types(logits.dtype, torch.float32))
         others = [self._fitted(peer, peer(tokens), main) for peer in self.peers]
-        out = self.formula(main, *others)
+        out = self.mixed(tokens, main, *others)
         if bool(out.isnan().any()):
             raise refuse(self.name, "logits", "free of NaN", "NaN from the formula", "look at the peers' logits")
         out = out.masked_fill(main == -torch.inf, -torch.inf)
         dead = (out == -torch.inf).all(-1, keepdim=True)
         return torch.where(dead, main, out)  # where rules forbid everything between them, the main model decides
+
+    def mixed(self, tokens: Tensor, main: Tensor, *others: Tensor) -> Tensor:
+        """What the formula makes of the logits; a rule whose formula reads the tokens as well overrides this."""
+        return self.formula(main, *others)
 
     def _fitted(self, peer: Peer, logits: Tensor, main: Tensor) -> Tensor:
         """The peer's logits in the main model's width, dtype and device."""

@@ -55,6 +55,13 @@ class LM:
         return next((n for n in (getattr(config, name, None) for name in names) if isinstance(n, int) and n > 0), None)
 
     @property
+    def ends(self) -> list[int]:
+        """Every id that ends a text of this model, its checkpoint's and its tokenizer's, in order."""
+        told = getattr(self.model.generation_config, "eos_token_id", None)
+        ids = told if isinstance(told, (list, tuple)) else [told]
+        return sorted({int(i) for i in [*ids, self.tokenizer.eos_token_id] if i is not None})
+
+    @property
     def has_chat_template(self) -> bool:
         """Whether the tokenizer can render a conversation."""
         return bool(getattr(self.tokenizer, "chat_template", None))

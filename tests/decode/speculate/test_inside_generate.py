@@ -138,3 +138,12 @@ def test_refuses_stop_strings_right_padding_and_nonsense(method) -> None:
     name = next(n for n in ("tokens", "nodes", "window") if n in method.card.params)
     with pytest.raises(InputError, match=name):
         model.generate(IDS, custom_generate=method, **{name: 0}, **HOW)
+
+
+@methods
+def test_refuses_a_cache_that_is_already_filled(method) -> None:
+    model = tiny("llama")
+    with torch.no_grad():
+        cache = model(IDS[1:2, :3], use_cache=True).past_key_values
+    with pytest.raises(InputError, match=f"{method.card.name}: the given cache must be empty, got 3 tokens"):
+        model.generate(IDS[1:2], custom_generate=method, past_key_values=cache, max_new_tokens=2, pad_token_id=0)

@@ -24,7 +24,7 @@ from plumbline.decode.samples import Selection, draw
 from plumbline.kernels.batching import pad
 from plumbline.kernels.seeds import derive, forked
 from plumbline.kernels.tree import TreeLM
-from plumbline.models.lm import LM, as_told
+from plumbline.models.lm import as_told
 
 Write = Callable[[str], None]
 
@@ -140,9 +140,9 @@ class Decoder:
         settings.check(cast)
         self.cast, self.settings, self.lm = cast, settings, cast.main
         self.warm = settings.temperature if settings.temperature is not None else float(cast.parts.selector is not None)
-        self.own_ends = _ends(self.lm)
+        self.own_ends = self.lm.ends
         # a peer may end an answer in its own way: a chat model's turn ends with a token that its base never writes
-        self.ends = sorted({end for lm in cast.others.values() for end in _ends(lm)})
+        self.ends = sorted({end for lm in cast.others.values() for end in lm.ends})
         pad_id = self.lm.tokenizer.pad_token_id
         self.pad_id = int(pad_id if pad_id is not None else (self.ends or [0])[0])
         # built once for nothing, so that values that do not go together are refused before the first prompt
@@ -311,14 +311,6 @@ class Decoder:
         )  # fmt: skip
         tokens = sum(map(len, drawn.ids))
         return Done([answer], Spent(1, tokens, seconds, watch.calls))
-
-
-def _ends(lm: LM) -> list[int]:
-    """The tokens that end an answer, the checkpoint's and the tokenizer's."""
-    named = [getattr(lm.model.generation_config, "eos_token_id", None), lm.tokenizer.eos_token_id]
-    return sorted(
-        {int(end) for ends in named if ends is not None for end in (ends if isinstance(ends, list) else [ends])}
-    )
 
 
 def _summed(names: Sequence[str], counts: Sequence[tuple[int, int]]) -> dict[str, tuple[int, int]]:

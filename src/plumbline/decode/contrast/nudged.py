@@ -56,8 +56,7 @@ class Voice:
         self.tokenizer, self.special = lm.tokenizer, special
         self.reader = CachedLM(lm, pad_token_id=-1)
         self.context = getattr(lm, "context", None)
-        told = getattr(lm.model.generation_config, "eos_token_id", None)
-        self.ends = {self.tokenizer.eos_token_id, *(told if isinstance(told, (list, tuple)) else [told])} - {None}
+        self.ends = set(lm.ends)
 
     def ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=self.special)["input_ids"])

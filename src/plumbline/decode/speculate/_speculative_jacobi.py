@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from plumbline.core.declare import Count, Evidence, Paper, claim, sampler
 from plumbline.decode.backoff import Backoff
-from plumbline.decode.loop import Report, Run
+from plumbline.decode.loop import Report, Run, passes
 from plumbline.kernels.choice import Chooser, verify_chain
 from plumbline.kernels.tree import TreeLM
 from plumbline.kernels.vocab import likeliest
@@ -87,41 +86,26 @@ def speculative_jacobi(
     """
     run = Run("speculative_jacobi", model, input_ids, logits_processor, stopping_criteria, generation_config,
               model_kwargs, report=report, chooser=chooser)  # fmt: skip
-    for group in [[b] for b in run.active()] if run.rules else [run.active()]:
-        backoff = _backoff(run, window, len(group)) if adapt else Backoff.fixed(window - 1)
-        _decode(run, group, init, backoff)
-    return run.result()
+    windows = [_Window() for _ in run.rows]
+
+    def step(lm: TreeLM, group: list[int], width: int) -> tuple[int, list[range]]:
+        width = min(width, max(run.left(b) for b in group) - 1)
+        for b in group:
+            windows[b].fill(run, b, width, init)
+        fed = torch.tensor([[run.rows[b][-1], *windows[b].tokens] for b in group])
+        logits = lm.logits(fed, [range(width)] * len(group))
+        taken = [run.emit(b, windows[b].verify(run, b, logits[i])) for i, b in enumerate(group)]
+        run.report.drafted += width * len(group)
+        run.report.kept += sum(taken) - len(group)
+        return width, [range(n) for n in taken]
+
+    return passes(run, lambda rows: _backoff(run, window, rows) if adapt else Backoff.fixed(window - 1), step)
 
 
 def _backoff(run: Run, window: int, rows: int) -> Backoff:
     price = _PRICE.get(run.input_ids.device.type, _PRICE["cuda"]) if run.sampled else None
     widths = sorted({max(w, 2) - 1 for w in (window // 4, window // 2, window)})
     return Backoff(widths, trial=2, price=price, model=run.model, rows=rows)
-
-
-def _decode(run: Run, group: list[int], init: Callable[[Chooser, list[int]], int] | None, backoff: Backoff) -> None:
-    lm, windows = TreeLM(run.model, run.where), {b: _Window() for b in group}
-    if group:
-        lm.start([run.rows[b] for b in group])
-    while group:
-        width = min(backoff.width(), max(run.left(b) for b in group) - 1)
-        for b in group:
-            windows[b].fill(run, b, width, init)
-        fed = torch.tensor([[run.rows[b][-1], *windows[b].tokens] for b in group])
-        began = time.perf_counter()
-        logits = lm.logits(fed, [range(width)] * len(group))
-        taken = [run.emit(b, windows[b].verify(run, b, logits[i])) for i, b in enumerate(group)]
-        paths = [range(n) for n in taken]
-        lm.keep(paths)
-        run.report.drafted += width * len(group)
-        run.report.kept += sum(taken) - len(group)
-        backoff.observe(width, paths, time.perf_counter() - began)
-        going = [i for i, b in enumerate(group) if not run.done[b]]
-        if len(going) < len(group) and going:
-            lm.take(going)
-        group = [group[i] for i in going]
-    run.report.calls += lm.calls
-    run.report.fed += lm.fed
 
 
 @claim(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -147,8 +146,8 @@ def repeated(tokens: Tensor, width: int) -> Tensor:
 class TokenRule(Rule):
     """A logit rule whose formula reads the tokens as well: ``(tokens [B, T], logits [B, V]) -> [B, V]``."""
 
-    def __call__(self, tokens: Tensor, logits: Tensor) -> Tensor:
-        return Rule(self.name, partial(self.formula, tokens))(tokens, logits)
+    def mixed(self, tokens: Tensor, main: Tensor, *others: Tensor) -> Tensor:
+        return self.formula(tokens, main, *others)
 
 
 def needs_vocab(vocab: int | None, tokens: Any, scheme: str) -> int:
