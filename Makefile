@@ -56,7 +56,7 @@ lint: $(DEV)
 	@echo "ruff" && $(BIN)/ruff check $(LINTED) && $(BIN)/ruff format --check $(LINTED)
 	@echo "mypy" && $(BIN)/mypy
 	@echo "import contracts" && $(BIN)/lint-imports --no-logo
-	@echo "stubs" && $(BIN)/python -m plumbline.core.stubs --check
+	@echo "stubs" && $(BIN)/python -m plumbline.checks.stubs --check
 
 # One thread a worker: two workers with two threads each on two cores are slower than one.
 test: lint
@@ -73,10 +73,10 @@ claims: $(DEV)
 
 new:
 	@$(PYTHON) tools/new_method.py name="$(name)" room="$(room)" kind="$(kind)"
-	@if test -x $(BIN)/python; then PYTHONPATH=src $(BIN)/python -m plumbline.core.stubs; fi
+	@if test -x $(BIN)/python; then PYTHONPATH=src $(BIN)/python -m plumbline.checks.stubs; fi
 
 stubs: $(CORE)
-	@$(BIN)/python -m plumbline.core.stubs
+	@$(BIN)/python -m plumbline.checks.stubs
 
 clean:
 	@rm -rf build dist site .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

@@ -26,7 +26,7 @@ KINDS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "probe": (
         "from plumbline.core.declare import Count, Evidence, Paper, claim, probe\n"
         "from plumbline.core.errors import refuse\nfrom plumbline.core.finding import Finding\n"
-        "from plumbline.core.records import Records",
+        "from plumbline.kernels.records import Records",
         "comparison: Records, *, resamples: Count = 2000, seed: int = 0) -> Finding",
         "one number with its interval, unit and a sentence a person can act on",
         ("measure",),

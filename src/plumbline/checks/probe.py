@@ -16,7 +16,7 @@ import numpy as np
 from plumbline.checks.common import expect
 from plumbline.core.declare import Card
 from plumbline.core.finding import Finding
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.lab.tables import TableLM, item_table, output_table, sample_table, token_table, vocab_table
 
 ITEMS, LENGTH, VOCAB = 24, 30, 31

@@ -9,15 +9,21 @@ import torch
 from torch import Tensor
 
 from plumbline.core.errors import refuse
-from plumbline.kernels.head import Head, head_of, hidden_states
-from plumbline.kernels.logps import label_logps, linear_entropy, linear_logps, next_token
+from plumbline.kernels.head import head_of, hidden_states
+from plumbline.kernels.hooks import capture
+from plumbline.kernels.linear_extras import Moments
+from plumbline.kernels.logps import linear_js, linear_kl, linear_reverse_kl, next_token
+from plumbline.kernels.packing import packed_states
+from plumbline.kernels.views import HeadView, LogitView, Support
+
+States = Callable[[Any], Tensor]  # a site, or None for what the head reads -> [B,T,D]
 
 
 class Scored:
     r"""Log-probabilities of a batch under one model, :math:`\log\pi(y_t \mid y_{<t})`.
 
     ``logps`` [B,T] float32 and ``mask`` [B,T] bool, T = L - 1 scored positions; 0 where the mask is False.
-    Everything wider is made only when a loss asks: ``logits()``, ``hidden()``, ``entropy()``.
+    ``labels`` [B,T] are the scored ids. Everything wider is made only when a loss asks for it.
     """
 
     def __init__(
@@ -25,9 +31,10 @@ class Scored:
         logps: Tensor,
         mask: Tensor | None = None,
         *,
-        logits: Callable[[], Tensor] | None = None,
-        hidden: Callable[[], Tensor] | None = None,
-        entropy: Callable[[], Tensor] | None = None,
+        labels: Tensor | None = None,
+        view: HeadView | LogitView | None = None,
+        states: States | None = None,
+        entropy: Tensor | None = None,
     ) -> None:
         if logps.dim() != 2:
             raise refuse("Scored", "logps", "of shape [B,T]", tuple(logps.shape), "pass one row per sequence")
@@ -35,41 +42,63 @@ class Scored:
         if mask.shape != logps.shape:
             raise refuse("Scored", "mask", f"of shape {tuple(logps.shape)}", tuple(mask.shape), "shift both alike")
         self.mask = mask
-        self.logps = torch.where(mask, logps.float(), 0.0)
-        self._wide = {"logits": logits, "hidden": hidden, "entropy": entropy}
+        wide = logps.to(torch.promote_types(logps.dtype, torch.float32))
+        self.logps = torch.where(mask, wide, 0.0)
+        self._labels, self._view, self._states, self._entropy = labels, view, states, entropy
 
     @classmethod
-    def from_logits(cls, logits: Tensor, input_ids: Tensor, mask: Tensor | None = None) -> Scored:
-        """From full logits [B,L,V] and ids [B,L]; ``mask`` [B,L] marks the tokens to be scored."""
-        labels, kept = next_token(input_ids, mask)
-        shifted = logits[:, :-1]
-        return cls(label_logps(shifted, labels), kept, logits=lambda: shifted)
+    def from_logits(
+        cls, logits: Tensor, input_ids: Tensor, mask: Tensor | None = None, *, shift: bool = True,
+        temperature: float = 1.0,
+    ) -> Scored:  # fmt: skip
+        """From full logits [B,L,V] and ids [B,L]; ``mask`` [B,L] marks the tokens to be scored.
+
+        ``shift=False``: position t scores token t itself, as in masked prediction, and T = L.
+        """
+        labels, kept = _targets(input_ids, mask, shift)
+        rows = (logits[:, :-1] if shift else logits)[kept]
+        view = LogitView(rows, labels[kept], temperature)
+        return cls(_spread(view.logps(), kept), kept, labels=labels, view=view)
 
     @classmethod
     def of(
-        cls, model: Any, input_ids: Tensor, attention_mask: Tensor | None = None, mask: Tensor | None = None
-    ) -> Scored:
+        cls, model: Any, input_ids: Tensor, attention_mask: Tensor | None = None, mask: Tensor | None = None, *,
+        labels: Tensor | None = None, shift: bool = True, temperature: float = 1.0, support: Support | None = None,
+        entropy: bool = False, packed: bool = False,
+    ) -> Scored:  # fmt: skip
         """Score ids [B,L] with a transformers causal LM without ever holding [B,L,V].
 
-        ``mask`` [B,L] marks the tokens to be scored (completions, say); it defaults to ``attention_mask``.
+        Args:
+            mask: [B,L], the tokens to be scored (completions, say); ``attention_mask`` when left out.
+            labels: [B,L], what is predicted where it is not the input itself; -100 is not scored.
+            shift: False scores token t at position t (masked prediction), and T = L.
+            temperature: divides the logits. support: kept ids and offsets of the scored positions in order; the
+                log-probabilities are renormalised over them.
+            entropy: make it in the same pass. packed: run the rows as one, without padding.
         """
         attention = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        labels, kept = next_token(input_ids, attention if mask is None else mask)
-        states = hidden_states(model, input_ids, attention)[:, :-1]
-        head: Head = head_of(model)
-        rows = states[kept]
-        how: dict[str, Any] = {"bias": head.bias, "scale": head.scale, "softcap": head.softcap}
+        if labels is not None:
+            mask = (labels != -100) if mask is None else mask.bool() & (labels != -100)
+        wanted, kept = _targets(input_ids if labels is None else labels, attention if mask is None else mask, shift)
+        run = packed_states if packed else hidden_states
+        whole = run(model, input_ids, attention)
+        states = whole[:, :-1] if shift else whole
+        head = head_of(model)
+        y, rows = wanted[kept], states[kept]
+        view: HeadView | LogitView
+        view = HeadView(rows, head, y, temperature) if head.exact_form else LogitView(head(rows), y, temperature)
 
-        def scatter(values: Tensor) -> Tensor:
-            return torch.zeros(kept.shape, dtype=values.dtype, device=values.device).masked_scatter(kept, values)
+        def at(site: Any) -> Tensor:
+            if site is None:
+                return states
+            with capture(model, [site]) as found:
+                hidden_states(model, input_ids, attention)
+            return found[site][:, : states.shape[1]]
 
-        return cls(
-            scatter(linear_logps(rows, head.weight, labels[kept], **how)),
-            kept,
-            logits=lambda: head(states.flatten(0, 1)).unflatten(0, kept.shape),
-            hidden=lambda: states,
-            entropy=lambda: scatter(linear_entropy(rows, head.weight, **how)),
-        )
+        logps, h = view.logps_and_entropy() if entropy else (view.logps(), None)
+        logps = logps if support is None else view.logps_in(support)
+        h = None if h is None else _spread(h, kept)
+        return cls(_spread(logps, kept), kept, labels=wanted, view=view, states=at, entropy=h)
 
     def total(self) -> Tensor:
         """Sum of the scored log-probabilities, [B] nats."""
@@ -77,22 +106,78 @@ class Scored:
 
     def mean(self) -> Tensor:
         """Mean over the scored positions, [B] nats; 0 for a row that has none."""
-        return self.total() / self.mask.sum(-1).clamp(min=1)
+        return self.total() / self.lengths()
 
-    def _ask(self, what: str) -> Tensor:
-        make = self._wide[what]
-        if make is None:
+    def lengths(self) -> Tensor:
+        """Scored positions of each row, [B]; 1 for a row that has none, so that it can divide."""
+        return self.mask.sum(-1).clamp(min=1)
+
+    def detach(self) -> Scored:
+        """The same log-probabilities as constants, and nothing wider."""
+        return Scored(self.logps.detach(), self.mask, labels=self._labels)
+
+    def _ask(self, what: str, kept: Any) -> Any:
+        if kept is None:
             raise refuse("Scored", what, "available", "log-probabilities only", "build it with Scored.of(model, ...)")
-        return make()
+        return kept
+
+    @property
+    def labels(self) -> Tensor:
+        """The scored ids, [B,T]; whatever they are where the mask is False."""
+        return self._ask("labels", self._labels)
 
     def logits(self) -> Tensor:
-        """Next-token logits [B,T,V] float32."""
-        return self._ask("logits")
+        """Next-token logits [B,T,V] float32; 0 where masked."""
+        return _spread(self._ask("logits", self._view).logits(), self.mask)
 
-    def hidden(self) -> Tensor:
-        """The states that the output head reads, [B,T,D]."""
-        return self._ask("hidden")
+    def hidden(self, site: Any = None) -> Tensor:
+        """The states that the output head reads, [B,T,D]; or those at a site of ``models.sites`` (another pass)."""
+        return self._ask("hidden", self._states)(site)
 
     def entropy(self) -> Tensor:
         """Entropy of the next-token distribution, [B,T] nats; 0 where masked."""
-        return self._ask("entropy")
+        if self._entropy is None:
+            self._entropy = _spread(self._ask("entropy", self._view).logps_and_entropy()[1], self.mask)
+        return self._entropy
+
+    def logps_of(self, ids: Tensor) -> Tensor:
+        """Log-probabilities of ids [B,T,K] at every position, [B,T,K]; 0 where masked."""
+        return _spread(self._ask("logps_of", self._view).logps_of(ids[self.mask]), self.mask)
+
+    def sample(self, k: int, *, generator: torch.Generator | None = None, temperature: float = 1.0) -> Tensor:
+        """k ids drawn at every position, [B,T,k], without a gradient; 0 where masked."""
+        return _spread(self._ask("sample", self._view).sample(k, generator, temperature), self.mask)
+
+    def moments(self) -> Moments:
+        """The label's score, the mean score and the mean square, each [B,T], without a pass over the vocabulary."""
+        return Moments(*(_spread(m, self.mask) for m in self._ask("moments", self._view).moments()))
+
+    def kl_from(self, other: Scored, *, temperature: float | None = None) -> Tensor:
+        """KL(other || self) at every position, [B,T] nats; ``temperature`` of the other, which gets no gradient."""
+        return self._diverge(other, linear_kl, temperature)
+
+    def kl_to(self, other: Scored, *, temperature: float | None = None) -> Tensor:
+        """KL(self || other), as :meth:`kl_from`."""
+        return self._diverge(other, linear_reverse_kl, temperature)
+
+    def js(self, other: Scored, *, temperature: float | None = None) -> Tensor:
+        """Jensen-Shannon divergence, as :meth:`kl_from`."""
+        return self._diverge(other, linear_js, temperature)
+
+    def _diverge(self, other: Scored, which: Callable[..., Tensor], tau: float | None) -> Tensor:
+        mine, theirs = self._ask("a divergence", self._view), other._ask("a divergence", other._view)
+        return _spread(mine.diverge(theirs, which, tau), self.mask)
+
+
+def _targets(ids: Tensor, mask: Tensor | None, shift: bool) -> tuple[Tensor, Tensor]:
+    if shift:
+        labels, kept = next_token(ids, mask)
+    else:
+        labels, kept = ids, torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+    return labels.clamp_min(0), kept
+
+
+def _spread(values: Tensor, kept: Tensor) -> Tensor:
+    """[N, ...] of the kept positions as [B, T, ...], zero elsewhere."""
+    out = values.new_zeros((*kept.shape, *values.shape[1:]))
+    return out.index_put((kept,), values)

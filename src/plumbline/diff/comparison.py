@@ -20,7 +20,6 @@ from plumbline.core.declare import Card
 from plumbline.core.discover import catalogue, get
 from plumbline.core.errors import InputError, PlumblineError, refuse
 from plumbline.core.finding import Finding, plain
-from plumbline.core.records import Records
 from plumbline.diff import inputs
 from plumbline.diff.prepare import Prepared, Settings, prepare
 from plumbline.diff.progress import progress_bar
@@ -29,6 +28,7 @@ from plumbline.diff.run import Run, local, over_ray, todo
 from plumbline.diff.score import check_outside, shared_ids
 from plumbline.diff.work import Worker
 from plumbline.kernels.files import fingerprint, write_text
+from plumbline.kernels.records import Records
 from plumbline.models import LM, load_pair
 
 

@@ -15,12 +15,7 @@ from torch import Tensor, nn
 
 from plumbline.core.errors import refuse
 
-_MULTIPLIERS = (
-    "logit_scale",
-    "logits_scaling",
-    "output_multiplier",
-    "lm_head_multiplier",
-)
+_MULTIPLIERS = ("logit_scale", "logits_scaling", "output_multiplier", "lm_head_multiplier")
 _SOFTCAPS = ("final_logit_softcapping", "output_logit_soft_cap")
 _KEPT_BYTES = 1 << 29  # a float32 copy of a half-precision head is kept up to this size
 _BLOCK_BYTES = 1 << 25  # otherwise it is made this much at a time
@@ -66,7 +61,7 @@ def hidden_states(
     inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
     if position_ids is not None and "position_ids" in inspect.signature(_innermost(model).forward).parameters:
         inputs["position_ids"] = position_ids
-    with _head_input(_output_module(model), lambda h: h[:, :1]) as seen:
+    with _head_input(_output_module(unwrapped(model)), lambda h: h[:, :1]) as seen:
         model(**inputs, use_cache=False)
     return _only(model, seen)
 
@@ -155,6 +150,7 @@ def head_of(model: nn.Module) -> Head:
     Raises:
         InputError: the model has no output head, is an encoder-decoder, or sees later tokens at earlier positions.
     """
+    model = unwrapped(model)
     module = _output_module(model)
     law = _laws.get(model)
     if law is None:
@@ -258,8 +254,7 @@ def _only(model: nn.Module, seen: list[Tensor]) -> Tensor:
     if len(seen) != 1:
         raise refuse(
             "hidden_states", "model", "a model whose forward calls its output head once", f"{type(model).__name__} "
-            f"with {len(seen)} calls", "score it from its full logits",
-        )  # fmt: skip
+            f"with {len(seen)} calls", "score it from its full logits")  # fmt: skip
     return seen[0]
 
 
@@ -269,12 +264,17 @@ def _output_module(model: nn.Module) -> nn.Module:
     if module is None:
         raise refuse(
             "head", "model", "a causal language model with an output head", type(model).__name__,
-            "load it with AutoModelForCausalLM",
-        )  # fmt: skip
+            "load it with AutoModelForCausalLM")  # fmt: skip
     return module
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside DistributedDataParallel and the like; itself otherwise."""
+    return getattr(model, "module", model)  # no transformers model has this attribute
+
+
 def _innermost(model: nn.Module) -> nn.Module:
+    model = unwrapped(model)
     getter = getattr(model, "get_base_model", None)
     return getter() if getter is not None else model
 

@@ -32,13 +32,14 @@ class LinearHead(Protocol):
 
 def linear_kl(
     hidden: Tensor, head: LinearHead, teacher_hidden: Tensor, teacher_head: LinearHead, *, temperature: float = 1.0,
-    token_block: int = TOKEN_BLOCK, vocab_block: int = VOCAB_BLOCK,
+    teacher_temperature: float | None = None, token_block: int = TOKEN_BLOCK, vocab_block: int = VOCAB_BLOCK,
 ) -> Tensor:  # fmt: skip
     r""":math:`\mathrm{KL}(t \| s) = \sum_v t_v(\log t_v - \log s_v)` over the whole vocabulary, ``[N, V]`` never held.
 
     Args:
         hidden: [N, D] of the student. teacher_hidden: [N, D'] of the teacher, detached. head, teacher_head: anything
-            with ``weight`` [V, D], ``bias``, ``scale``, ``softcap``. temperature: divides the logits of both.
+            with ``weight`` [V, D], ``bias``, ``scale``, ``softcap``.
+        temperature, teacher_temperature: divide the logits; the second is the first's where left out.
 
     Returns:
         [N] nats, float32; the gradient on the student's logits is s - t.
@@ -46,31 +47,35 @@ def linear_kl(
     Raises:
         InputError: the vocabularies or the numbers of positions differ.
     """
-    return _divergence(_FORWARD, hidden, head, teacher_hidden, teacher_head, temperature, token_block, vocab_block)
+    temperatures = temperature, temperature if teacher_temperature is None else teacher_temperature
+    return _divergence(_FORWARD, hidden, head, teacher_hidden, teacher_head, temperatures, token_block, vocab_block)
 
 
 def linear_reverse_kl(
     hidden: Tensor, head: LinearHead, teacher_hidden: Tensor, teacher_head: LinearHead, *, temperature: float = 1.0,
-    token_block: int = TOKEN_BLOCK, vocab_block: int = VOCAB_BLOCK,
+    teacher_temperature: float | None = None, token_block: int = TOKEN_BLOCK, vocab_block: int = VOCAB_BLOCK,
 ) -> Tensor:  # fmt: skip
     r""":math:`\mathrm{KL}(s \| t)`, gradient :math:`s_v(\log s_v - \log t_v - \mathrm{KL})`; as ``linear_kl``."""
-    return _divergence(_REVERSE, hidden, head, teacher_hidden, teacher_head, temperature, token_block, vocab_block)
+    temperatures = temperature, temperature if teacher_temperature is None else teacher_temperature
+    return _divergence(_REVERSE, hidden, head, teacher_hidden, teacher_head, temperatures, token_block, vocab_block)
 
 
 def linear_js(
     hidden: Tensor, head: LinearHead, teacher_hidden: Tensor, teacher_head: LinearHead, *, temperature: float = 1.0,
-    token_block: int = TOKEN_BLOCK, vocab_block: int = VOCAB_BLOCK,
+    teacher_temperature: float | None = None, token_block: int = TOKEN_BLOCK, vocab_block: int = VOCAB_BLOCK,
 ) -> Tensor:  # fmt: skip
     r""":math:`\frac12\mathrm{KL}(s\|m) + \frac12\mathrm{KL}(t\|m)`, :math:`m = (s+t)/2`; arguments as ``linear_kl``."""
-    return _divergence(_JS, hidden, head, teacher_hidden, teacher_head, temperature, token_block, vocab_block)
+    temperatures = temperature, temperature if teacher_temperature is None else teacher_temperature
+    return _divergence(_JS, hidden, head, teacher_hidden, teacher_head, temperatures, token_block, vocab_block)
 
 
 def _divergence(
     kind: _Kind, hidden: Tensor, head: LinearHead, teacher_hidden: Tensor, teacher_head: LinearHead,
-    temperature: float, token_block: int, vocab_block: int,
+    temperatures: tuple[float, float], token_block: int, vocab_block: int,
 ) -> Tensor:  # fmt: skip
     weight, teacher_weight = head.weight, teacher_head.weight
-    laws = Law(head.scale, head.softcap, temperature), Law(teacher_head.scale, teacher_head.softcap, temperature)
+    both = zip((head, teacher_head), temperatures, strict=True)
+    laws = tuple(Law(h.scale, h.softcap, t) for h, t in both)
     check("linear_kl", hidden, weight, laws[0], token_block, vocab_block)
     check("linear_kl", teacher_hidden, teacher_weight, laws[1], token_block, vocab_block)
     shapes = [(len(hidden), len(weight)), (len(teacher_hidden), len(teacher_weight))]

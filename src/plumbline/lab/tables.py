@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from plumbline.core.errors import refuse
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.kernels.seeds import rng
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plumbline.core.errors import refuse
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.measure.text import items_of
 
 if TYPE_CHECKING:

@@ -1,2 +1,9 @@
+from plumbline.objectives.preference._dpo import dpo as dpo
+from plumbline.objectives.sft._nll import nll as nll
 from plumbline.objectives.unlearn._npo import npo as npo
+from plumbline.objectives import diagnose as diagnose
+from plumbline.objectives import preference as preference
+from plumbline.objectives import pretrain as pretrain
+from plumbline.objectives import rl as rl
+from plumbline.objectives import sft as sft
 from plumbline.objectives import unlearn as unlearn

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from plumbline.core.records import Records
 from plumbline.kernels import stats
+from plumbline.kernels.records import Records
 from plumbline.lab.tables import item_table, output_table
 from plumbline.measure.calibration import answer_calibration
 

@@ -34,7 +34,7 @@ def test_against_the_kernels(tmp_path):
 
 
 def test_many_distinct_confidences_stay_close(tmp_path):
-    from plumbline.core.records import Records
+    from plumbline.kernels.records import Records
     from plumbline.lab.tables import log_normalised, token_table
 
     rng = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from plumbline.core.errors import InputError
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.kernels.seeds import generator
 from plumbline.lab.backcopy import Backcopy, OneHead, relu
 from plumbline.lab.tiny import tiny

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.lab.tables import TableLM, item_table, sample_table
 from plumbline.measure.shift import branching_factor
 from plumbline.measure.shift.samples import branching, generations, window_rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.lab.tables import item_table, output_table
 from plumbline.measure.shift import degeneration
 from plumbline.measure.shift.repetition import longest_loop, padded, rep_n

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.lab.tables import TableLM, output_table, pair_records, token_table
 from plumbline.measure.shift import divergence
 

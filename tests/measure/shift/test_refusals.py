@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.lab.tables import item_table, output_table
 from plumbline.measure.shift import refusals
 from plumbline.measure.shift.declining import is_refusal

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.lab.tables import item_table
 from plumbline.measure.shift import span_shift
 

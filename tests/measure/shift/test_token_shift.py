@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from plumbline.core.errors import InputError
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.lab.tables import TableLM, item_table, log_normalised, output_table, pair_records, token_table
 from plumbline.measure.shift import token_shift
 from plumbline.measure.shift.positions import bucket, is_stylistic, most_shifted

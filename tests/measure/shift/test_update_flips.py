@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from plumbline.core.errors import InputError
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.lab.tables import item_table, output_table
 from plumbline.measure.shift import update_flips
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from plumbline.core.declare import Count, Evidence, claim, probe
 from plumbline.core.finding import Finding
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.kernels.seeds import rng
 from plumbline.lab.tables import item_table, output_table
 from plumbline.measure.confidence import ConfidenceSums, calibration_finding, names

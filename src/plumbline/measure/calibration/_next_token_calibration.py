@@ -8,7 +8,7 @@ import numpy as np
 
 from plumbline.core.declare import Count, Evidence, claim, probe
 from plumbline.core.finding import Finding
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.lab.tables import TableLM, pair_records
 from plumbline.measure.confidence import ConfidenceSums, calibration_finding, names
 from plumbline.measure.text import undefined

@@ -8,7 +8,7 @@ import torch
 from plumbline.core.declare import Count, Evidence, Paper, Probability, claim, probe
 from plumbline.core.errors import InputError
 from plumbline.core.finding import Finding
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.kernels.seeds import generator
 from plumbline.kernels.stats import cluster_mean
 from plumbline.lab.backcopy import Backcopy, relu, softmax, trained, trigger_loss

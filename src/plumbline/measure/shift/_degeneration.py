@@ -9,7 +9,7 @@ import numpy as np
 
 from plumbline.core.declare import Count, Evidence, Paper, claim, probe
 from plumbline.core.finding import Finding
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.kernels.seeds import rng
 from plumbline.kernels.stats import cluster_bootstrap, paired_difference
 from plumbline.lab.tables import item_table, output_table

@@ -9,7 +9,7 @@ import numpy as np
 
 from plumbline.core.declare import Count, Evidence, claim, probe
 from plumbline.core.finding import Finding
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.kernels.stats import cluster_bootstrap
 from plumbline.lab.tables import TableLM, pair_records, token_table
 from plumbline.measure import figures

@@ -10,7 +10,7 @@ import pandas as pd
 
 from plumbline.core.declare import Count, Evidence, Paper, claim, probe
 from plumbline.core.finding import Finding
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.kernels.stats import Estimate
 from plumbline.lab.tables import TableLM, pair_records, sample_table
 from plumbline.measure.shift.exposure import curve, difference, free_sums, teacher_sums

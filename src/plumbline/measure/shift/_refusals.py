@@ -10,7 +10,7 @@ import numpy as np
 
 from plumbline.core.declare import Count, Evidence, claim, probe
 from plumbline.core.finding import Finding
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.kernels.stats import Estimate, cluster_bootstrap
 from plumbline.lab.tables import item_table, output_table
 from plumbline.measure.paired import paired_outputs

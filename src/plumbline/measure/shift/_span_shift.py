@@ -11,7 +11,7 @@ import pandas as pd
 
 from plumbline.core.declare import Count, Evidence, claim, probe
 from plumbline.core.finding import Finding
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.kernels.stats import cluster_bootstrap
 from plumbline.lab.tables import TableLM, item_table
 from plumbline.measure import figures

@@ -9,7 +9,7 @@ import numpy as np
 
 from plumbline.core.declare import Count, Evidence, Paper, claim, probe
 from plumbline.core.finding import Finding
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.kernels.seeds import rng
 from plumbline.lab.tables import log_normalised, token_table, vocab_table
 from plumbline.measure.shift.positions import contexts, gather, is_stylistic, most_shifted, sources_of

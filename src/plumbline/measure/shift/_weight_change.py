@@ -14,7 +14,7 @@ from torch import Tensor
 from plumbline.core.declare import Evidence, claim, probe
 from plumbline.core.errors import LoadError
 from plumbline.core.finding import Finding
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.kernels.seeds import generator
 from plumbline.kernels.shards import Shards, write
 from plumbline.lab.tiny import tiny

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from plumbline.core.finding import Finding
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.kernels.stats import Estimate, cluster_bootstrap
 from plumbline.measure.text import clip, context, items_of, outputs_of, rows_of, share, tags_of, undefined
 from plumbline.measure.totals import Distribution, Floats, ItemSums

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.kernels.stats import Estimate
 from plumbline.measure import figures
 from plumbline.measure.shift.positions import BUCKETS, bucket

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.measure.shift.repetition import longest_loop, ngrams, padded, rep_n
 from plumbline.measure.text import clip, items_of, outputs_of
 from plumbline.measure.totals import ItemSums

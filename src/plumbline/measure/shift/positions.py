@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.kernels.stats import wilson
 from plumbline.measure.text import context
 from plumbline.measure.totals import ItemSums

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.kernels.stats import Estimate, cluster_mean
 from plumbline.measure.totals import Floats
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from plumbline.core.finding import Finding
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 from plumbline.kernels.stats import cluster_bootstrap, cluster_mean, kendall_tau_b
 from plumbline.measure import figures
 from plumbline.measure.shift.positions import BUCKETS, FIRST, Gathered, category

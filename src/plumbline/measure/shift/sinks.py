@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plumbline.core.records import Records
 from plumbline.kernels.hooks import attention_maps
+from plumbline.kernels.records import Records
 from plumbline.models.sites import attention_layers, attention_out
 
 BATCH = 8  # sequences per pass: one layer's [8, H, T, T] is alive at a time

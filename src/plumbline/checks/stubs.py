@@ -1,6 +1,6 @@
 """Write the ``__init__.pyi`` of every room, so that editors and type checkers see what is attached lazily.
 
-``python -m plumbline.core.stubs`` writes them; ``--check`` exits 1 and names those that are stale.
+``python -m plumbline.checks.stubs`` writes them; ``--check`` exits 1 and names those that are stale.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from plumbline.core.errors import InputError
-from plumbline.core.records import Records
+from plumbline.kernels.records import Records
 
 
 def test_tables_stream_and_select(tmp_path):

@@ -1,0 +1,1 @@
+from plumbline.objectives.preference._dpo import dpo as dpo

@@ -1,0 +1,1 @@
+from plumbline.objectives.sft._nll import nll as nll
