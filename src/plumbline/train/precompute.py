@@ -1,0 +1,80 @@
+"""A frozen model's log-probabilities, worked out once and kept beside the rows: training never loads that model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plumbline.core.errors import refuse
+from plumbline.kernels.batching import by_length
+from plumbline.train.reference import How, of
+from plumbline.train.streams import Row, collate
+
+
+@torch.no_grad()
+def precompute(
+    source: Any, streams: Mapping[str, Sequence[Row]], *, path: Path | str | None = None, name: str = "ref_logps",
+    batch_tokens: int = 8192, temperature: float = 1.0,
+) -> dict[str, list[Row]]:  # fmt: skip
+    """The rows with a column of a frozen model's log-probabilities per token, so that training never loads it.
+
+    Args:
+        source: a model or an LM. streams: as for ``fit``. path: a Parquet file; read if it is there and fits, else
+            written. name: ``ref_logps`` or ``teacher_logps``. batch_tokens: padded tokens of one pass.
+
+    Returns:
+        The same streams, rows as new dicts.
+    """
+    model = getattr(source, "model", source) if not isinstance(source, nn.Module) else source
+    how, training = How(temperature=temperature), model.training
+    device = next(model.parameters()).device
+    out: dict[str, list[Row]] = {}
+    values = None if path is None else _read_logps(Path(path), streams)
+    model.eval()
+    try:
+        for stream, rows in streams.items():
+            done: dict[int, list[float]] = {} if values is None else dict(enumerate(values[stream]))
+            lengths = [len(row["input_ids"]) for row in rows]
+            for chosen in by_length(lengths, batch_tokens) if values is None else []:
+                part = collate([rows[i] for i in chosen], 0)
+                columns = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in part.items()}
+                logps = of(model, columns, how).logps.cpu()
+                done |= {i: [0.0, *logps[k, : lengths[i] - 1].tolist()] for k, i in enumerate(chosen)}
+            out[stream] = [{**row, name: done[i]} for i, row in enumerate(rows)]
+    finally:
+        model.train(training)
+    if path is not None and values is None:
+        _write_logps(Path(path), {stream: [row[name] for row in rows] for stream, rows in out.items()})
+    return out
+
+
+def _write_logps(path: Path, values: Mapping[str, list[list[float]]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from plumbline.kernels.files import atomic
+
+    streams = [stream for stream, rows in values.items() for _ in rows]
+    table = pa.table({"stream": streams, "logps": [row for rows in values.values() for row in rows]})
+    with atomic(path) as file:
+        pq.write_table(table, file)
+
+
+def _read_logps(path: Path, streams: Mapping[str, Sequence[Row]]) -> dict[str, list[list[float]]] | None:
+    import pyarrow.parquet as pq
+
+    if not path.exists():
+        return None
+    table = pq.read_table(path).to_pydict()
+    found: dict[str, list[list[float]]] = {name: [] for name in streams}
+    for stream, logps in zip(table["stream"], table["logps"], strict=True):
+        found.setdefault(stream, []).append(logps)
+    wanted = {name: [len(row["input_ids"]) for row in rows] for name, rows in streams.items()}
+    if {name: [len(v) for v in rows] for name, rows in found.items()} != wanted:
+        raise refuse("precompute", str(path), "log-probabilities of these rows", "rows of other lengths",
+                     "remove the file, or name another")  # fmt: skip
+    return found
