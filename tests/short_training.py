@@ -45,7 +45,7 @@ def trained(
 
 @torch.no_grad()
 def scored(model: Any, rows: Sequence[Mapping[str, Any]], **how: Any) -> Scored:
-    """Rows as one batch under a model (an LM or ``Trained.model``): ``.total()`` [B], ``.mean()``, ``.entropy()``, ..."""
+    """Rows as one batch under a model (an LM or ``Trained.model``): ``.total()`` [B], ``.entropy()`` and so on."""
     batch = collate(rows, 0)
-    model = getattr(model, "model", model)
+    model = model.model if isinstance(model, LM) else model
     return Scored.of(model, batch["input_ids"], batch["attention_mask"], labels=batch["labels"], **how)

@@ -34,7 +34,13 @@ class Plan:
 
     def ready(self, model: nn.Module, batch: Batch, step: int) -> Batch:
         """The batch as the loss will see it."""
-        return batch if self.prepare is None else self.prepare(model, batch, step)
+        if self.prepare is None:
+            return batch
+        with noted() as notes:
+            ready = self.prepare(model, batch, step)
+        for name, values in notes.items():
+            self.heard[name] += values
+        return ready
 
     def counts(self, batches: Sequence[Batch]) -> Counts:
         """Rows with a scored token, and scored tokens, of each stream over all batches and processes."""
