@@ -16,6 +16,7 @@ from plumbline.kernels.logps import linear_js, linear_kl, linear_reverse_kl, nex
 from plumbline.kernels.packing import packed_states
 from plumbline.kernels.views import HeadView, LogitView, Support
 
+IGNORED = -100  # a label that is not scored
 States = Callable[[Any], Tensor]  # a site, or None for what the head reads -> [B,T,D]
 
 
@@ -78,8 +79,9 @@ class Scored:
         """
         attention = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if labels is not None:
-            mask = (labels != -100) if mask is None else mask.bool() & (labels != -100)
+            mask = (labels != IGNORED) if mask is None else mask.bool() & (labels != IGNORED)
         wanted, kept = _targets(input_ids if labels is None else labels, attention if mask is None else mask, shift)
+        kept = kept & (attention[:, :-1] if shift else attention).bool()  # nothing is predicted from left padding
         run = packed_states if packed else hidden_states
         whole = run(model, input_ids, attention)
         states = whole[:, :-1] if shift else whole

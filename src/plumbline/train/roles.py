@@ -111,6 +111,8 @@ class Roles:
         """
         if values.dim() == 0:
             return values * self.share
+        if values.dim() > 2:
+            raise refuse("fit", "loss", "[B], [B,T] or a scalar", tuple(values.shape), "reduce it to a value per token")
         stream = of or self._home(values)
         mask = scored_mask(self.batch[stream], self.shift)
         rows, tokens = self.counts[stream]
@@ -135,8 +137,8 @@ class Roles:
 
 def scored_mask(columns: Mapping[str, Any], shift: bool) -> Tensor:
     """[B,T] bool: the positions of a stream that are scored."""
-    kept = columns["labels"] != IGNORED
-    return kept[:, 1:] if shift else kept
+    kept, attended = columns["labels"] != IGNORED, columns["attention_mask"].bool()
+    return kept[:, 1:] & attended[:, :-1] if shift else kept & attended
 
 
 @dataclass(frozen=True)
