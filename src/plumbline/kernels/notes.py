@@ -1,4 +1,4 @@
-"""Numbers that a loss notes by the way (a clip fraction, a mean weight) for whoever listens; it returns its loss alone."""
+"""Numbers that a loss notes by the way (a clip fraction, a mean weight) for whoever listens; it returns its loss."""
 
 from __future__ import annotations
 

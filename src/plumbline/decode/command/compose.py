@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from plumbline.core.declare import Card, Param, logit_rule, sampler, selector
 from plumbline.core.discover import get
@@ -23,9 +19,9 @@ from plumbline.kernels.cached_lm import CachedLM
 from plumbline.kernels.peer import Peer
 from plumbline.models.lm import LM
 from plumbline.models.load import load, load_pair
+from plumbline.options import is_model, pairs, read_value, settable, types_of, unknown
 
 SELF = "self"
-_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 Rows = tuple[Tensor, Tensor]  # ids [B, P] and their mask [B, P], left-padded
 
 
@@ -50,23 +46,17 @@ def parse(text: str, also: dict[str, Param] | None = None) -> Part:
     """
     name, _, rest = text.partition(":")
     card = get(name.strip())
-    roles, settable = model_roles(card), _settable(card.params | (also or {}))
+    roles, can_set = model_roles(card), settable(card.params | (also or {}))
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    for piece in rest.split(",") if rest.strip() else []:
-        key, equals, value = (part.strip() for part in piece.partition("="))
-        if not equals or not value or key in values or key in sources:
-            raise refuse(f"--with {card.name}", "its values", "key=value, each key once, joined by commas",
-                         repr(piece), f"see plumbline show {card.name}")  # fmt: skip
+    where, see = f"--with {card.name}", f"see plumbline show {card.name}"
+    for key, value in pairs(where, rest, see).items():
         if key in roles:
             sources[key] = value
-        elif key in settable:
-            values[key] = read_value(card.name, settable[key], value)
+        elif key in can_set:
+            values[key] = read_value(card.name, can_set[key], value)
         else:
-            known = [*roles, *settable]
-            near = difflib.get_close_matches(key, known, n=1)
-            do = f"did you mean {near[0]}?" if near else f"see plumbline show {card.name}"
-            raise refuse(f"--with {card.name}", "keys", ", ".join(known) or "left out, it has none", key, do)
+            raise unknown(where, key, [*roles, *can_set], see)
     for role, needed in roles.items():
         if needed and role not in sources:
             raise refuse(f"--with {card.name}", role, "a model", "none",
@@ -83,59 +73,7 @@ def model_roles(card: Card) -> dict[str, bool]:
     if card.kind is logit_rule:
         signature = inspect.signature(card.fn).parameters
         return {role: signature[role].default is inspect.Parameter.empty for role in card.roles}
-    return {p.name: p.required for p in card.params.values() if _is_model(p)}
-
-
-def _is_model(param: Param) -> bool:
-    return isinstance(param.type, type) and issubclass(param.type, nn.Module)
-
-
-def _settable(params: dict[str, Param]) -> dict[str, Param]:
-    """Hyper-parameters that a command line can give: those of a type that can be read from text."""
-    return {name: p for name, p in params.items() if not _is_model(p) and any(k in _READ for k in _types(p))}
-
-
-def _types(param: Param) -> tuple[Any, ...]:
-    return param.type if isinstance(param.type, tuple) else (param.type,)
-
-
-def _function(text: str) -> Any:
-    module, _, name = text.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"no function {text}") from error
-
-
-def _ids(text: str) -> Tensor:
-    return torch.tensor([int(part) for part in text.split("+")])
-
-
-_READ: dict[Any, Callable[[str], Any]] = {
-    bool: lambda text: _WORDS[text.lower()], int: int, float: float, str: str, Path: Path, Tensor: _ids,
-    Callable: _function,
-}  # fmt: skip
-_WRITTEN = {bool: "yes or no", Callable: "a function, as module.name", Tensor: "token ids joined by +"}
-
-
-def read_value(method: str, param: Param, text: str) -> Any:
-    """The text as the annotation means it, checked against its bounds."""
-    if param.optional and text.lower() == "none":
-        return None
-    for kind in _types(param):
-        if kind not in _READ:
-            continue
-        try:
-            value = _READ[kind](text)
-        except (ValueError, KeyError):
-            continue
-        if param.choices:
-            value = {str(choice): choice for choice in param.choices}.get(text, text)
-        param.check(method, value)
-        return value
-    default = "see its docstring" if param.required else f"leave it out for {param.default!r}"
-    named = [words for kind, words in _WRITTEN.items() if kind in _types(param)]
-    raise refuse(method, param.name, named[0] if named else param.describe(), repr(text), default)
+    return {p.name: p.required for p in card.params.values() if is_model(p)}
 
 
 @dataclass(frozen=True)
@@ -242,7 +180,7 @@ class Cast:
             shared = any(model is not None and _place(model) == _place(self.main.model) for model in read)
             return {"custom_generate": partial(together, report=report)} if shared and not beams else {}
         models = {role: self.others[source].model for role, source in part.sources.items()}
-        reports = {p.name: report for p in part.card.params.values() if Report in _types(p)}
+        reports = {p.name: report for p in part.card.params.values() if Report in types_of(p)}
         return {"custom_generate": partial(part.card.fn, **part.values, **models, **reports)}
 
 

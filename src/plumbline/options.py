@@ -1,0 +1,87 @@
+"""Methods as a command line names them: ``name:key=value,key=value``, read by the method's own annotations."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn, tensor
+
+from plumbline.core.declare import Param
+from plumbline.core.errors import refuse
+
+_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def pairs(where: str, text: str, see: str) -> dict[str, str]:
+    """``key=value,key=value`` as a dict, each key once."""
+    found: dict[str, str] = {}
+    for piece in text.split(",") if text.strip() else []:
+        key, equals, value = (part.strip() for part in piece.partition("="))
+        if not equals or not value or key in found:
+            raise refuse(where, "its values", "key=value, each key once, joined by commas", repr(piece), see)
+        found[key] = value
+    return found
+
+
+def unknown(where: str, key: str, known: list[str], see: str) -> Exception:
+    """The refusal of a key, with the nearest one that there is."""
+    near = difflib.get_close_matches(key, known, n=1)
+    do = f"did you mean {near[0]}?" if near else see
+    return refuse(where, "keys", ", ".join(known) or "left out, it has none", key, do)
+
+
+def settable(params: Mapping[str, Param]) -> dict[str, Param]:
+    """Hyper-parameters that a command line can give: those of a type that can be read from text."""
+    return {name: p for name, p in params.items() if not is_model(p) and any(k in _READ for k in types_of(p))}
+
+
+def is_model(param: Param) -> bool:
+    return isinstance(param.type, type) and issubclass(param.type, nn.Module)
+
+
+def types_of(param: Param) -> tuple[Any, ...]:
+    """The types that an argument may have."""
+    return param.type if isinstance(param.type, tuple) else (param.type,)
+
+
+def _function(text: str) -> Any:
+    module, _, name = text.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"no function {text}") from error
+
+
+def _ids(text: str) -> Tensor:
+    return tensor([int(part) for part in text.split("+")])
+
+
+_READ: dict[Any, Callable[[str], Any]] = {
+    bool: lambda text: _WORDS[text.lower()], int: int, float: float, str: str, Path: Path, Tensor: _ids,
+    Callable: _function,
+}  # fmt: skip
+_WRITTEN = {bool: "yes or no", Callable: "a function, as module.name", Tensor: "token ids joined by +"}
+
+
+def read_value(method: str, param: Param, text: str) -> Any:
+    """The text as the annotation means it, checked against its bounds."""
+    if param.optional and text.lower() == "none":
+        return None
+    for kind in types_of(param):
+        if kind not in _READ:
+            continue
+        try:
+            value = _READ[kind](text)
+        except (ValueError, KeyError):
+            continue
+        if param.choices:
+            value = {str(choice): choice for choice in param.choices}.get(text, text)
+        param.check(method, value)
+        return value
+    default = "see its docstring" if param.required else f"leave it out for {param.default!r}"
+    named = [words for kind, words in _WRITTEN.items() if kind in types_of(param)]
+    raise refuse(method, param.name, named[0] if named else param.describe(), repr(text), default)
