@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from plumbline.core.errors import PlumblineError, refuse
+from plumbline.terminal import quiet_libraries
+from plumbline.train.verb import train
 
 app = typer.Typer(
     name="plumbline",
@@ -170,7 +172,7 @@ def diff(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")] = False,
 ) -> None:  # fmt: skip
     """Compare two checkpoints: one report of what changed, where, and how sure that is."""
-    _quiet_libraries()
+    quiet_libraries()
     from plumbline.diff.comparison import _cards, compare
     from plumbline.diff.gate import parse
     from plumbline.diff.prepare import Settings
@@ -233,7 +235,7 @@ def decode(
 
     plumbline list --room decode names the methods, plumbline show METHOD its keys.
     """
-    _quiet_libraries()
+    quiet_libraries()
     from plumbline.decode.command.compose import Cast, compose
     from plumbline.decode.command.rows import gather
     from plumbline.decode.command.run import Decoder, Lines, Settings
@@ -272,7 +274,7 @@ def detect(
 
     plumbline detect answers.jsonl --with kgw:key=5
     """
-    _quiet_libraries()
+    quiet_libraries()
     from plumbline.decode.command import detect as work
 
     found = work.detect(texts, with_, tokenizer, level=level, limit=limit, trust_remote_code=trust_remote_code)
@@ -280,6 +282,9 @@ def detect(
         return _print(found)
     _rows("", work.table(found))
     typer.echo(work.summary(found))
+
+
+app.command()(train)
 
 
 def _writable(*files: Path | None) -> None:
@@ -293,15 +298,6 @@ def _command() -> str:
     import shlex
 
     return shlex.join(["plumbline", *sys.argv[1:]])
-
-
-def _quiet_libraries() -> None:
-    """Progress bars and advice of the libraries below would mix with ours."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 def _summary(comparison: Any, output: Path) -> None:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 
 from plumbline.core.errors import refuse
 from plumbline.kernels import files
 from plumbline.kernels.ranks import rank
 from plumbline.train.reference import Cast, How, frozen, frozen_copy, lacks_reference, without_dropout
-from plumbline.train.roles import terms
+from plumbline.train.roles import derived, terms
 from plumbline.train.streams import Collator, Row, Streams
 from plumbline.train.trainer import Plan, Prepare, Trainer
 
@@ -39,6 +40,7 @@ def fit(
     model: Any, batches_by_role: Mapping[str, Sequence[Row]], *, loss: Any, output: Path | str | None = None,
     ref: Any = None, teacher: Any = None, lora: Mapping[str, Any] | None = None, prepare: Prepare | None = None,
     held_out: Mapping[str, Sequence[Row]] | None = None, names: Mapping[str, str] | None = None,
+    derive: Mapping[str, Callable[..., Any]] | None = None,
     temperature: float = 1.0, shift: bool = True, padding_free: bool = False, dropout: bool | None = None,
     keep: Sequence[Any] = (), callbacks: Sequence[TrainerCallback] = (), resume: bool = False,
     args: TrainingArguments | None = None, **settings: Any,
@@ -62,6 +64,7 @@ def fit(
             as it was given, made only if the loss asks. Columns ``ref_logps`` / ``teacher_logps`` come before either.
         lora: settings of ``peft.LoraConfig`` (``{"r": 16}``, ``{"r": 16, "use_dora": True}``); all linear layers.
         prepare: ``(model, batch, step) -> batch``, called on each micro-batch before the step: rollouts, masking.
+        derive: further roles made of others, arguments by name (``{"weights": token_truncate}``).
         held_out: streams for ``eval_strategy``. names: role -> stream for objectives named otherwise.
         temperature: of every log-probability; as the rollouts were sampled. shift: False for masked prediction.
         padding_free: run the rows of a batch as one. dropout: None switches it off where two policies are compared.
@@ -77,23 +80,29 @@ def fit(
     model, data = _with_adapter(model, lora), Streams(batches_by_role)
     folder = Path(output) if output is not None else Path(tempfile.mkdtemp(prefix="plumbline-fit-"))
     args = _arguments(folder, args, settings, saved=output is not None)
-    cast = Cast(How(_agreed(temperature, prepare), shift, padding_free))
-    cast.ref, cast.teacher = frozen(ref, model, "ref"), frozen(teacher, model, "teacher")
-    collator, plan = Collator(_pad_id(lm, model)), Plan(terms(loss, names), cast, prepare, args.seed)
+    how = How(_agreed(temperature, prepare), shift, padding_free)
+    cast = Cast(how, frozen(ref, model, "ref"), frozen(teacher, model, "teacher"))
+    plan = Plan(terms(loss, names), cast, prepare, args.seed, derived(derive or {}))
+    collator = Collator(_pad_id(lm, model))
     compared = _rehearse(plan, model, collator, data, args)
     trainer = Trainer(
         plan, model=model, args=args, train_dataset=data, data_collator=collator,
-        eval_dataset=None if held_out is None else Streams(held_out),
+        eval_dataset=Streams(held_out) if held_out else None,
         callbacks=[_Log(folder), _Keep(list(keep), folder), *callbacks],
     )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)  # without a progress bar it would print every entry of the log
     last = _last(folder, list(keep)) if resume else None
     with without_dropout(model, compared if dropout is None else not dropout):
         trainer.train(resume_from_checkpoint=last)
     if output is not None:
-        trainer.save_model(str(folder))
-        if lm is not None and rank() == 0:
-            lm.tokenizer.save_pretrained(folder)
+        _save(trainer, folder, lm)
     return Trained(model.eval(), list(trainer.state.log_history), None if output is None else folder, trainer)
+
+
+def _save(trainer: Trainer, folder: Path, lm: Any) -> None:
+    trainer.save_model(str(folder))
+    if lm is not None and rank() == 0:
+        lm.tokenizer.save_pretrained(folder)
 
 
 def _agreed(temperature: float, prepare: Prepare | None) -> float:
@@ -134,10 +143,16 @@ def _arguments(
         return args
     told = {"report_to": "none", "save_strategy": "steps" if saved else "no", "logging_steps": 10}
     told |= {"use_cpu": not torch.cuda.is_available() and not torch.backends.mps.is_available()}
+    known = {f.name for f in fields(TrainingArguments) if f.init}
+    for name in settings.keys() - known:
+        near = get_close_matches(name, known, n=1)
+        do = f"did you mean {near[0]}?" if near else "see its documentation"
+        raise refuse("fit", name, "an argument of fit or of transformers' TrainingArguments", settings[name], do)
     try:
         return TrainingArguments(str(folder), remove_unused_columns=False, **(told | settings))
-    except TypeError as error:
-        raise refuse("fit", "settings", "TrainingArguments of transformers", ", ".join(settings), str(error)) from error
+    except (ValueError, TypeError, ImportError) as error:
+        told_by = " ".join(str(error).split())
+        raise refuse("fit", "settings", "what TrainingArguments accepts", told | settings, told_by) from error
 
 
 def _pad_id(lm: Any, model: nn.Module) -> int:

@@ -19,6 +19,8 @@ from plumbline.kernels.seeds import generator
 Counts = dict[str, tuple[float, float]]  # stream -> rows and scored tokens of the whole accumulated batch
 Loss = Callable[..., Any]
 _VIEWS = ("ref", "teacher", "old", "sampler")
+_CLOCK = ("step", "progress")
+_ALWAYS = {"input_ids", "attention_mask", "labels"}
 
 
 class _Later(Scored):
@@ -56,7 +58,9 @@ class Roles:
     progress: float = 0.0
     seed: int = 0
     shift: bool = True
+    derive: Mapping[str, Callable[[Roles], Any]] = field(default_factory=dict)  # further roles, made of these
     asked: dict[str, _Later] = field(default_factory=dict)
+    derived: dict[str, Any] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -70,6 +74,12 @@ class Roles:
 
     def role(self, name: str) -> Any:
         """The Scored or Tensor of a role, by name."""
+        if name in self.derive:
+            if name not in self.derived:
+                self.derived[name] = self.derive[name](self)
+            return self.derived[name]
+        if name in _CLOCK:
+            return getattr(self, name)
         if name not in self.asked:
             stream, view = self._split(name)
             if stream is None:
@@ -79,10 +89,16 @@ class Roles:
 
     def has(self, name: str) -> bool:
         """Whether an optional role is there to be asked for."""
+        if name in self.derive:
+            return True
         stream, view = self._split(name)
         if stream is None:
-            return name in ("step", "progress") or any(name in columns for columns in self.batch.values())
+            return name in _CLOCK or any(name in columns for columns in self.batch.values())
         return view in ("", "ref", "teacher") or f"{view}_logps" in self.batch[stream]
+
+    def stream_of(self, name: str) -> str | None:
+        """The stream that a role scores; None for a column."""
+        return self._split(name)[0]
 
     def _split(self, name: str) -> tuple[str | None, str]:
         if name in self.batch:
@@ -98,7 +114,7 @@ class Roles:
                     isinstance(value, Tensor) and value.dim() > 1 and value.shape[1] == columns["labels"].shape[1]
                 )
                 return value[:, 1:] if per_token and self.shift else value
-        known = [*self.batch, *sorted({c for columns in self.batch.values() for c in columns})]
+        known = [*self.batch, *sorted({c for columns in self.batch.values() for c in columns} - _ALWAYS)]
         raise refuse("fit", f"role {name}", "a stream of the data, or one with _ref, _teacher, _old or _sampler, or a "
                      "column", f"only {', '.join(known)}", "name the data after what the loss asks for")  # fmt: skip
 
@@ -126,7 +142,7 @@ class Roles:
         return values.sum() * (len(mask) / max(1, len(values))) * world() / rows  # a loss per group of rows
 
     def _home(self, values: Tensor) -> str:
-        streams = list(dict.fromkeys(self._split(name)[0] for name in self.asked)) or list(self.batch)
+        streams = list(dict.fromkeys(self.stream_of(name) for name in self.asked)) or list(self.batch)
         shapes = {s: scored_mask(self.batch[s], self.shift).shape for s in streams if s is not None}
         fitting = [s for s, shape in shapes.items() if shape[: values.dim()] == values.shape]
         if len(fitting) > 1 and values.dim() == 2 and len({self.counts[s] for s in fitting}) > 1:
@@ -151,20 +167,31 @@ class Term:
 
 
 def terms(loss: Loss | Sequence[Any], names: Mapping[str, str] | None = None) -> list[Term]:
-    """The parts of a loss: objectives and functions of roles, each alone or as ``(weight, loss)``.
+    """The parts of a loss: objectives and functions of roles, each alone or as ``(weight, loss)``, or Terms.
 
     Args:
-        names: role prefix -> stream, for objectives whose role is not named as the data is (``{"x": "chosen"}``).
+        names: role -> stream, for objectives whose role is not named as the data is (``{"x": "chosen"}``).
     """
-    parts = list(loss) if isinstance(loss, (list, tuple)) and not callable(loss) else [loss]
+    parts = list(loss) if isinstance(loss, (list, tuple)) else [loss]
     found = []
     for number, part in enumerate(parts):
         weight, function = part if isinstance(part, tuple) else (1.0, part)
+        if isinstance(function, Term):
+            found.append(function)
+            continue
         if not callable(function) or isinstance(weight, bool) or not isinstance(weight, (int, float)):
             raise refuse("fit", "loss", "an objective, a function of roles, or a list of (weight, loss)", repr(part),
                          "pass loss=dpo, loss=lambda s: ..., or loss=[dpo, (0.1, nll)]")  # fmt: skip
-        found.append(Term(_name(function, number), float(weight), _bound(function, names or {})))
+        found.append(term(function, float(weight), names, number))
     return found
+
+
+def term(function: Loss, weight: float = 1.0, names: Mapping[str, str] | None = None, number: int = 0) -> Term:
+    """One part of a loss, its roles bound by name."""
+    card = getattr(_bare(function), "card", None)
+    name = card.name if card is not None else f"loss_{number + 1}" if number else "loss"
+    asks = bound(function, names or {})
+    return Term(name, weight, lambda s: s.mean(*asks(s)))
 
 
 def _bare(function: Loss) -> Loss:
@@ -173,29 +200,35 @@ def _bare(function: Loss) -> Loss:
     return function
 
 
-def _name(function: Loss, number: int) -> str:
-    card = getattr(_bare(function), "card", None)
-    return card.name if card is not None else f"loss_{number + 1}" if number else "loss"
-
-
-def _bound(function: Loss, names: Mapping[str, str]) -> Callable[[Roles], Tensor]:
+def bound(function: Loss, names: Mapping[str, str]) -> Callable[[Roles], tuple[Any, str | None]]:
+    """A declared method as a function of roles, its arguments taken by name; and the stream of its first role."""
     card = getattr(_bare(function), "card", None)
     if card is None:
-        return lambda s: s.mean(_tensor(function(s)))
+        return lambda s: (_tensor(function(s)), None)
     given = function.keywords if isinstance(function, functools.partial) else {}
     signature = inspect.signature(card.fn).parameters
     wanted = [r for r in card.roles if r not in given]
     optional = {r for r in wanted if signature[r].default is not inspect.Parameter.empty}
     seeded = "generator" in card.params and "generator" not in given
 
-    def run(s: Roles) -> Tensor:
+    def run(s: Roles) -> tuple[Any, str | None]:
         named = {r: _renamed(r, names, s.batch) for r in wanted}
         values = {r: s.role(name) for r, name in named.items() if r not in optional or s.has(name)}
         extra = {"generator": s.generator} if seeded else {}
-        first = next((s._split(named[r])[0] for r in wanted if s._split(named[r])[0]), None)
-        return s.mean(_tensor(function(**values, **extra)), of=first)
+        streams = (s.stream_of(named[r]) for r in wanted)
+        return _tensor(function(**values, **extra)), next((stream for stream in streams if stream), None)
 
     return run
+
+
+def derived(functions: Mapping[str, Loss]) -> dict[str, Callable[[Roles], Any]]:
+    """Roles made of other roles."""
+
+    def made(function: Loss) -> Callable[[Roles], Any]:
+        asks = bound(function, {})
+        return lambda s: asks(s)[0]
+
+    return {name: made(function) for name, function in functions.items()}
 
 
 def _renamed(role: str, names: Mapping[str, str], batch: Mapping[str, Any]) -> str:

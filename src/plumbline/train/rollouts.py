@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from plumbline.core.errors import refuse
+from plumbline.core.errors import PlumblineError, refuse
 from plumbline.core.scored import IGNORED
 from plumbline.kernels.head import unwrapped
 from plumbline.kernels.notes import note
@@ -118,13 +119,16 @@ def judged(answers: Answers, rows: Sequence[Mapping[str, Any]], tokenizer: Any, 
     texts = tokenizer.batch_decode([list(ids) for ids in answers.ids], skip_special_tokens=True)
     found = []
     for i, (text, row, ended) in enumerate(zip(texts, rows, answers.ended, strict=True)):
-        value = reward(text, row, bool(ended))
         try:
+            value: Any = reward(text, row, bool(ended))
             number = float(value)
-        except (TypeError, ValueError):
-            number = float("nan")
-        if number != number or abs(number) == float("inf"):
-            raise refuse("Rollouts", f"reward of answer {i + 1}", "a finite number", repr(value), "mend the verifier")
+        except PlumblineError:
+            raise
+        except Exception as error:  # a verifier is the user's code and may raise anything
+            value, number = f"{type(error).__name__}: {error}", math.nan
+        if not math.isfinite(number):
+            raise refuse("Rollouts", f"reward of answer {i + 1}", "a finite number", value, "mend the verifier, "
+                         "reward(text, row, ended) -> number")  # fmt: skip
         found.append(number)
     return found
 

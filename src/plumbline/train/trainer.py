@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ class Plan:
     cast: Cast
     prepare: Prepare | None = None
     seed: int = 0
+    derive: Mapping[str, Callable[[Roles], Any]] = field(default_factory=dict)
     heard: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def ready(self, model: nn.Module, batch: Batch, step: int) -> Batch:
@@ -59,7 +60,7 @@ class Plan:
     def loss(self, model: nn.Module, batch: Batch, counts: Counts, share: float, step: int, progress: float) -> Tensor:
         """The weighted sum of the terms, and what they noted."""
         roles = Roles(batch, lambda stream, view, columns: self.cast.score(model, stream, view, columns),
-                      counts, share, step, progress, self.seed, self.cast.how.shift)  # fmt: skip
+                      counts, share, step, progress, self.seed, self.cast.how.shift, self.derive)  # fmt: skip
         whole: Tensor | None = None
         with noted() as notes:
             for term in self.terms:
