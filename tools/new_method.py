@@ -12,8 +12,6 @@ import tomllib
 from pathlib import Path
 from string import Template
 
-FLOOR_OF_ROOMS = 2  # place in the layers of pyproject.toml: cli, then train and diff, then the rooms of methods
-
 # kind -> what its file imports, its signature, what comes back, the rooms that mean it when kind= is left out
 KINDS: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
     "objective": (
@@ -148,7 +146,8 @@ def rooms(root: Path) -> list[str]:
     """The top-level rooms of methods, read from the import contract."""
     contracts = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     floors = next(c for c in contracts if c["id"] == "floors")
-    return sorted(re.findall(r"\w+", floors["layers"][FLOOR_OF_ROOMS]))
+    rooms = max(floors["layers"], key=lambda layer: layer.count("|"))  # the one floor with many rooms side by side
+    return sorted(re.findall(r"\w+", rooms))
 
 
 def options(arguments: list[str]) -> dict[str, str]:

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from plumbline.core.errors import PlumblineError, refuse
-from plumbline.terminal import quiet_libraries
+from plumbline.diff.mismatch import mismatch
+from plumbline.terminal import command, gate, quiet_libraries, writable
 from plumbline.train.verb import train
 
 app = typer.Typer(
@@ -78,7 +79,7 @@ def show(name: str, json_: Json = False) -> None:
     lines += [f"needs: {', '.join(card.needs)}"] if card.needs else []
     lines += [f"gives: {', '.join((card.name, *card.gives))}"] if card.kind.name == "probe" else []
     lines += ["", f"call: {card.name}({', '.join(card.roles)}, *, ...)  as {card.kind.call}"]
-    lines += [f"  {p.name}: {p.describe()}, default {p.default!r}" for p in card.params.values()]
+    lines += [f"  {p.name}: {p.describe()}, default {p.shown!r}" for p in card.params.values()]
     lines += ["", card.doc, ""]
     lines += [f"claim {c.name} ({c.cost}): {c.sentence}" for c in card.claims]
     typer.echo("\n".join(lines))
@@ -180,23 +181,18 @@ def diff(
     names = None if probes == "all" else [p.strip() for p in probes.split(",") if p.strip()]
     conditions = parse(fail_on or [], _cards(names))
     settings = Settings(max_new_tokens, batch_tokens, samples, seed=seed, template=template, limit=limit)
-    _writable(output, json_)
+    writable(output, json_)
     comparison = compare(
         base, tuned, prompts=prompts, qa=qa, text=text, records=records or output.with_suffix(".run"),
         settings=settings, probes=names, resume=resume, device=device, dtype=dtype, allow_pickle=allow_pickle,
-        trust_remote_code=trust_remote_code, ray=ray, progress=not quiet, command=_command(),
+        trust_remote_code=trust_remote_code, ray=ray, progress=not quiet, command=command(),
     )  # fmt: skip
     comparison.report(output)
     if json_ is not None:
         comparison.json(json_)
     if not quiet:
         _summary(comparison, output)
-    found = comparison.flat()
-    reasons = [reason for condition in conditions if (reason := condition.fails(found))]
-    for reason in reasons:
-        typer.echo(f"failed on {reason}", err=True)
-    if reasons:
-        raise typer.Exit(3)
+    gate(conditions, comparison.flat())
 
 
 With = Annotated[list[str] | None, typer.Option("--with", help="METHOD:KEY=VALUE,KEY=VALUE; rules act left to right.")]
@@ -285,19 +281,7 @@ def detect(
 
 
 app.command()(train)
-
-
-def _writable(*files: Path | None) -> None:
-    """Refuse before hours of work what could not be written after them."""
-    for file in files:
-        if file is not None and (file.is_dir() or not os.access(file.resolve().parent, os.W_OK)):
-            raise refuse("diff", "output", "a file in a folder that can be written", str(file), "name another file")
-
-
-def _command() -> str:
-    import shlex
-
-    return shlex.join(["plumbline", *sys.argv[1:]])
+app.command()(mismatch)
 
 
 def _summary(comparison: Any, output: Path) -> None:

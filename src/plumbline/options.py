@@ -82,6 +82,6 @@ def read_value(method: str, param: Param, text: str) -> Any:
             value = {str(choice): choice for choice in param.choices}.get(text, text)
         param.check(method, value)
         return value
-    default = "see its docstring" if param.required else f"leave it out for {param.default!r}"
+    default = "see its docstring" if param.required else f"leave it out for {param.shown!r}"
     named = [words for kind, words in _WRITTEN.items() if kind in types_of(param)]
     raise refuse(method, param.name, named[0] if named else param.describe(), repr(text), default)

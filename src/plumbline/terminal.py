@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from plumbline.core.errors import refuse
 
 
 def quiet_libraries() -> None:
@@ -12,3 +19,26 @@ def quiet_libraries() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def writable(*files: Path | None) -> None:
+    """Refuse before hours of work what could not be written after them."""
+    for file in files:
+        if file is not None and (file.is_dir() or not os.access(file.resolve().parent, os.W_OK)):
+            raise refuse("diff", "output", "a file in a folder that can be written", str(file), "name another file")
+
+
+def gate(conditions: Any, found: Any) -> None:
+    """Exit 3, saying why, where a condition of --fail-on is true."""
+    reasons = [reason for condition in conditions if (reason := condition.fails(found))]
+    for reason in reasons:
+        typer.echo(f"failed on {reason}", err=True)
+    if reasons:
+        raise typer.Exit(3)
+
+
+def command() -> str:
+    """What was typed, for the record in a report."""
+    import shlex
+
+    return shlex.join(["plumbline", *sys.argv[1:]])

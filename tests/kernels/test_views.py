@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from plumbline.core.errors import InputError
 from plumbline.kernels.linear_kl import linear_js, linear_kl, linear_reverse_kl
 from plumbline.kernels.seeds import generator
 from plumbline.kernels.views import HeadView, LogitView
@@ -74,12 +73,15 @@ def test_divergences_agree_in_every_mixture_of_views(which, tau):
             assert all(x is None or not x.any() for x in grads[2:])  # the other is a constant
 
 
-def test_moments_agree_and_a_soft_cap_is_refused():
-    head, full, _ = both(softcap=None)
-    for ours, theirs in zip(head.moments(), full.moments(), strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-10)
-    with pytest.raises(InputError, match="moments: model"):
-        both()[0].moments()
+@pytest.mark.parametrize("softcap", [None, 5.0])
+def test_moments_agree_at_any_temperature_with_a_soft_cap_and_without(softcap):
+    head, full, leaves = both(softcap=softcap)
+    z = full.logits()
+    slow = (z.gather(1, full.labels[:, None])[:, 0], z.mean(-1), z.square().mean(-1))
+    for ours, theirs, wanted in zip(head.moments(), full.moments(), slow, strict=True):
+        assert torch.allclose(ours, wanted, atol=1e-10) and torch.allclose(theirs, wanted, atol=1e-10)
+        grads = [torch.autograd.grad(x.sin().sum(), leaves, retain_graph=True) for x in (ours, wanted)]
+        assert all(torch.allclose(a, b, atol=1e-10) for a, b in zip(*grads, strict=True))
 
 
 def test_samples_come_from_the_temperature_asked_for():

@@ -1,4 +1,4 @@
-"""What one process does with batches of four, two do with batches of two; run by test_two_processes.py under torchrun."""
+"""What one process does with batches of four, two do with batches of two; test_two_processes.py runs it."""
 
 from __future__ import annotations
 

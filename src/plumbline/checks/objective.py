@@ -2,6 +2,8 @@
 
 Every role annotated ``Scored`` gets random logits; what else a loss must be given (rewards, marks, hyper-parameters
 without a default) its file's ``_example(mask)`` makes: ``{name: tensor [B,...] or [B,T,...], or any other value}``.
+Padding adds zeros to these, and -100 to labels (whole numbers with a -100 among them). A loss without a scored role
+is differentiated with respect to the first floating tensor of its example.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ B, T, V = 4, 6, 11
 
 
 class _Case:
-    """One batch: a leaf of logits [B,T,V] for each scored role, the ids and mask they share, and what else is asked."""
+    """One batch: a leaf of logits [B,T,V] for each scored role, the ids and mask they share, and what else is asked.
+
+    The first leaf is the one that the loss is differentiated with respect to.
+    """
 
     def __init__(self, card: Card, dtype: torch.dtype = torch.float32) -> None:
         g = generator(0, "checks", card.name)
@@ -30,10 +35,15 @@ class _Case:
         self.card, self.mask = card, torch.ones(B, T, dtype=torch.bool)
         self.mask[1, -2:] = False
         self.ids = torch.randint(V, (B, T), generator=g)
-        roles = [role for role in card.roles if hints.get(role, Scored) is Scored]
-        self.leaves = {r: (torch.randn(B, T, V, generator=g) * 2).to(dtype).requires_grad_() for r in roles}
+        self.roles = [role for role in card.roles if hints.get(role, Scored) is Scored]
+        leaves = {r: torch.randn(B, T, V, generator=g) * 2 for r in self.roles}
         example = getattr(import_module(card.module), "_example", None)
         self.given: dict[str, Any] = example(self.mask) if example else {}
+        if not leaves:
+            floating = [n for n, x in self.given.items() if isinstance(x, Tensor) and x.is_floating_point()]
+            expect(bool(floating), card, "needs a Scored role, or an _example(mask) that holds a floating tensor")
+            leaves = {floating[0]: self.given.pop(floating[0])}
+        self.leaves = {n: x.to(dtype).requires_grad_() for n, x in leaves.items()}
 
     def padded(self, by: int) -> _Case:
         """The same with ``by`` more positions that count for nothing."""
@@ -41,7 +51,8 @@ class _Case:
         longer.mask = torch.cat([self.mask, torch.zeros(B, by, dtype=torch.bool)], 1)
         longer.ids = torch.cat([self.ids, torch.zeros(B, by, dtype=torch.long)], 1)
         empty = torch.full((B, by, V), -torch.inf)
-        longer.leaves = {r: torch.cat([x.detach(), empty], 1).requires_grad_() for r, x in self.leaves.items()}
+        leaves = {n: torch.cat([x, empty], 1) if n in self.roles else _lengthen(x, by) for n, x in self.leaves.items()}
+        longer.leaves = {n: x.detach().requires_grad_() for n, x in leaves.items()}
         longer.given = {n: _lengthen(x, by) for n, x in self.given.items()}
         return longer
 
@@ -58,8 +69,8 @@ class _Case:
         return [*self.leaves.values(), *(x for x in self.given.values() if isinstance(x, Tensor))]
 
     def loss(self) -> Tensor:
-        scored = {r: _scored(x, self.ids, self.mask) for r, x in self.leaves.items()}
-        return self.card.fn(**scored, **self.given)
+        leaves = {n: _scored(x, self.ids, self.mask) if n in self.roles else x for n, x in self.leaves.items()}
+        return self.card.fn(**leaves, **self.given)
 
 
 def _scored(logits: Tensor, ids: Tensor, mask: Tensor) -> Scored:
@@ -67,8 +78,10 @@ def _scored(logits: Tensor, ids: Tensor, mask: Tensor) -> Scored:
 
 
 def _lengthen(x: Any, by: int) -> Any:
-    per_token = isinstance(x, Tensor) and x.dim() > 1 and x.shape[1] == T
-    return torch.cat([x, x.new_zeros(B, by, *x.shape[2:])], 1) if per_token else x
+    if not (isinstance(x, Tensor) and x.dim() > 1 and x.shape[1] == T):
+        return x
+    labels = not x.is_floating_point() and bool((x == -100).any())
+    return torch.cat([x, x.new_full((B, by, *x.shape[2:]), -100 if labels else 0)], 1)
 
 
 def per_sequence(card: Card) -> None:
@@ -108,7 +121,7 @@ def differentiable(card: Card) -> None:
     case = _Case(card)
     found = torch.autograd.grad(case.loss().sum(), next(iter(case.leaves.values())))[0]
     expect(bool(torch.isfinite(found).all()), card, "the gradient is not finite")
-    expect(bool((found != 0).any()), card, "no gradient reaches the first role")
+    expect(bool((found != 0).any()), card, "no gradient reaches the first argument")
 
 
 def steady_in_bf16(card: Card) -> None:

@@ -77,6 +77,11 @@ class Param:
     def required(self) -> bool:
         return self.default is inspect.Parameter.empty
 
+    @property
+    def shown(self) -> Any:
+        """The default as it is told: a function by its name, whose address changes from run to run."""
+        return getattr(self.default, "__name__", self.default) if callable(self.default) else self.default
+
     def describe(self) -> str:
         noun = {float: "a number", int: "a whole number"}.get(self.type, getattr(self.type, "__name__", str(self.type)))
         text = "one of " + ", ".join(map(repr, self.choices)) if self.choices else noun
@@ -97,7 +102,7 @@ class Param:
 
     def check(self, method: str, value: Any) -> None:
         if not self.admits(value):
-            remedy = "see its docstring" if self.required else f"pass {self.name}={self.default!r}"
+            remedy = "see its docstring" if self.required else f"pass {self.name}={self.shown!r}"
             raise refuse(method, self.name, self.describe(), value, remedy)
 
 
@@ -124,7 +129,7 @@ class Card:
         paper = None if self.paper is None else dict(vars(self.paper))
         claims = [{"sentence": c.sentence, "name": c.name, "cost": c.cost} for c in self.claims]
         params = {
-            p.name: {"expects": p.describe(), "default": None if p.required else plain(p.default)}
+            p.name: {"expects": p.describe(), "default": None if p.required else plain(p.shown)}
             for p in self.params.values()
         }
         told: dict[str, Any] = {"name": self.name, "room": self.room, "kind": self.kind.name}

@@ -85,7 +85,7 @@ class Scored:
         run = packed_states if packed else hidden_states
         whole = run(model, input_ids, attention)
         states = whole[:, :-1] if shift else whole
-        head = head_of(model)
+        head = head_of(model, causal=shift)
         y, rows = wanted[kept], states[kept]
         view: HeadView | LogitView
         view = HeadView(rows, head, y, temperature) if head.exact_form else LogitView(head(rows), y, temperature)
@@ -151,7 +151,7 @@ class Scored:
         return _spread(self._ask("sample", self._view).sample(k, generator, temperature), self.mask)
 
     def moments(self) -> Moments:
-        """The label's score, the mean score and the mean square, each [B,T], without a pass over the vocabulary."""
+        """The label's logit, the mean logit and the mean square, each [B,T], without a pass over the vocabulary."""
         return Moments(*(_spread(m, self.mask) for m in self._ask("moments", self._view).moments()))
 
     def kl_from(self, other: Scored, *, temperature: float | None = None) -> Tensor:

@@ -20,7 +20,8 @@ _SOFTCAPS = ("final_logit_softcapping", "output_logit_soft_cap")
 _KEPT_BYTES = 1 << 29  # a float32 copy of a half-precision head is kept up to this size
 _BLOCK_BYTES = 1 << 25  # otherwise it is made this much at a time
 
-_laws: weakref.WeakKeyDictionary[nn.Module, tuple[float, float | None, bool]] = weakref.WeakKeyDictionary()
+_Law = tuple[float, float | None, bool, bool]  # scale, soft cap, exact form, causal
+_laws: weakref.WeakKeyDictionary[nn.Module, _Law] = weakref.WeakKeyDictionary()
 _copies: weakref.WeakKeyDictionary[nn.Module, tuple[tuple[int, int], Tensor]] = weakref.WeakKeyDictionary()
 
 
@@ -141,8 +142,8 @@ class Head:
         return _wide_product(self.module, hidden, bias, wide)  # type: ignore[arg-type]
 
 
-def head_of(model: nn.Module) -> Head:
-    """The output head of a transformers causal language model.
+def head_of(model: nn.Module, *, causal: bool = True) -> Head:
+    """The output head of a transformers language model; ``causal=False`` admits masked and diffusion models.
 
     The scale and soft cap that its config names are tried against the model's own logits on 16 positions; a form that
     reproduces them (1e-3 in float32, 2% of the largest logit in half precision) is used, else the model is asked.
@@ -155,11 +156,14 @@ def head_of(model: nn.Module) -> Head:
     law = _laws.get(model)
     if law is None:
         law = _laws[model] = _verified_law(model, module)
-    return Head(model, module, *law)
+    if causal and not law[3]:
+        got = f"{type(model).__name__}, whose early positions see later tokens"
+        raise refuse("head", "model", "a causal language model", got, "pass a model that predicts the next token")
+    return Head(model, module, *law[:3])
 
 
 @torch.no_grad()
-def _verified_law(model: nn.Module, module: nn.Module) -> tuple[float, float | None, bool]:
+def _verified_law(model: nn.Module, module: nn.Module) -> _Law:
     config: Any = model.config
     if getattr(config, "is_encoder_decoder", False):
         raise refuse("head", "model", "a decoder-only language model", type(model).__name__, "pass a causal LM")
@@ -176,11 +180,8 @@ def _verified_law(model: nn.Module, module: nn.Module) -> tuple[float, float | N
         size = float(logits.abs().nan_to_num().max())
         half = hidden.dtype.itemsize < 4
         limit = 2e-2 * size if half else 1e-3 * min(1.0, size)
-        if _distance(logits[0, :-1], logits[1, :-1]) > (limit if half else 1e-5 * max(1.0, size)):
-            raise refuse(
-                "head", "model", "a causal language model", f"{type(model).__name__}, whose early positions see later "
-                "tokens", "pass a model that predicts the next token",
-            )  # fmt: skip
+        apart = _distance(logits[0, :-1], logits[1, :-1])
+        causal = apart <= (limit if half else 1e-5 * max(1.0, size))
         text: Any = config.get_text_config() if hasattr(config, "get_text_config") else config
         scales = [1.0]
         for v in (getattr(text, name, None) for name in _MULTIPLIERS):
@@ -190,9 +191,9 @@ def _verified_law(model: nn.Module, module: nn.Module) -> tuple[float, float | N
         states, wanted = hidden[:, :8].flatten(0, 1), logits[:, :8]
         off = [_distance(Head(model, module, *law)(states), wanted) for law in laws]
         if min(off) <= limit:
-            return *laws[off.index(min(off))], True
+            return *laws[off.index(min(off))], True, causal
         if _distance(_replay(model, module, states), wanted) <= limit:
-            return 1.0, None, False
+            return 1.0, None, False, causal
     finally:
         for m, training in modes.items():
             m.training = training
@@ -269,8 +270,7 @@ def _output_module(model: nn.Module) -> nn.Module:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside DistributedDataParallel and the like; itself otherwise."""
-    return getattr(model, "module", model)  # no transformers model has this attribute
+    return getattr(model, "module", model)  # of DistributedDataParallel and the like; no other has this attribute
 
 
 def _innermost(model: nn.Module) -> nn.Module:

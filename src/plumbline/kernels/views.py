@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plumbline.core.errors import refuse
 from plumbline.kernels import divergence as dense
 from plumbline.kernels.linear_extras import Moments, linear_moments, linear_sample, support_logps
 from plumbline.kernels.logps import (
@@ -64,10 +63,12 @@ class HeadView:
         return z if self.temperature == 1.0 else z / self.temperature
 
     def moments(self) -> Moments:
-        """Of the raw scores."""
+        """Of the logits; a soft cap, which is not linear, takes them all."""
         if self.softcap is not None:
-            raise refuse("moments", "model", "a head without a soft cap", self.softcap, "score from full logits")
-        return linear_moments(self.rows * self.scale, self.weight, self.labels, bias=self.bias)
+            return LogitView(self.logits(), self.labels).moments()
+        factor = self.scale / self.temperature
+        bias = None if self.bias is None else self.bias * factor
+        return linear_moments(self.rows * factor, self.weight, self.labels, bias=bias)
 
     def diverge(self, other: HeadView | LogitView, blockwise: Callable[..., Tensor], tau: float | None) -> Tensor:
         """A divergence of ``kernels.linear_kl`` against a detached other, [N]; ``tau`` is the other's temperature."""
@@ -109,8 +110,8 @@ class LogitView:
         return torch.multinomial(p, k, replacement=True, generator=generator)
 
     def moments(self) -> Moments:
-        target = self.raw.gather(-1, self.labels[:, None])[:, 0]
-        return Moments(target, self.raw.mean(-1), self.raw.square().mean(-1))
+        z = self.logits()
+        return Moments(z.gather(-1, self.labels[:, None])[:, 0], z.mean(-1), z.square().mean(-1))
 
     def diverge(self, other: HeadView | LogitView, blockwise: Callable[..., Tensor], tau: float | None) -> Tensor:
         tau = other.temperature if tau is None else tau

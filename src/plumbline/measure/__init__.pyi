@@ -6,6 +6,7 @@ from plumbline.measure.shift._divergence import divergence as divergence
 from plumbline.measure.shift._exposure_gap import exposure_gap as exposure_gap
 from plumbline.measure.calibration._next_token_calibration import next_token_calibration as next_token_calibration
 from plumbline.measure.shift._refusals import refusals as refusals
+from plumbline.measure.shift._rollout_mismatch import rollout_mismatch as rollout_mismatch
 from plumbline.measure.shift._span_shift import span_shift as span_shift
 from plumbline.measure.shift._token_shift import token_shift as token_shift
 from plumbline.measure.shift._update_flips import update_flips as update_flips

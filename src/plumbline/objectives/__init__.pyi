@@ -1,6 +1,69 @@
+from plumbline.objectives.rl._advantage_weighted import advantage_weighted as advantage_weighted
+from plumbline.objectives.sft._batch_scheduled_sampling import batch_scheduled_sampling as batch_scheduled_sampling
+from plumbline.objectives.preference._bco import bco as bco
+from plumbline.objectives.preference._cca import cca as cca
+from plumbline.objectives.diagnose._ches import ches as ches
+from plumbline.objectives.rl._cls_rl import cls_rl as cls_rl
+from plumbline.objectives.pretrain._codegen2_mixture import codegen2_mixture as codegen2_mixture
+from plumbline.objectives.preference._constrained_rlhf import constrained_rlhf as constrained_rlhf
+from plumbline.objectives.pretrain._d_simplex import d_simplex as d_simplex
+from plumbline.objectives.rl._dapo import dapo as dapo
+from plumbline.objectives.rl._difficulty_filter import difficulty_filter as difficulty_filter
+from plumbline.objectives.sft._direct_coverage_optimization import (
+    direct_coverage_optimization as direct_coverage_optimization,
+)
 from plumbline.objectives.preference._dpo import dpo as dpo
+from plumbline.objectives.preference._dpo_norm import dpo_norm as dpo_norm
+from plumbline.objectives.rl._dr_grpo import dr_grpo as dr_grpo
+from plumbline.objectives.pretrain._electra import electra as electra
+from plumbline.objectives.sft._focal import focal as focal
+from plumbline.objectives.diagnose._gradient_entanglement import gradient_entanglement as gradient_entanglement
+from plumbline.objectives.rl._group_advantages import group_advantages as group_advantages
+from plumbline.objectives.rl._grpo import grpo as grpo
+from plumbline.objectives.rl._gspo import gspo as gspo
+from plumbline.objectives.rl._gtpo import gtpo as gtpo
+from plumbline.objectives.pretrain._hoc import hoc as hoc
+from plumbline.objectives.preference._infalign_ctrl import infalign_ctrl as infalign_ctrl
+from plumbline.objectives.preference._ipo import ipo as ipo
+from plumbline.objectives.preference._kto import kto as kto
+from plumbline.objectives.sft._label_smoothing import label_smoothing as label_smoothing
+from plumbline.objectives.diagnose._likelihood_displacement import likelihood_displacement as likelihood_displacement
+from plumbline.objectives.sft._lopsided_loss import lopsided_loss as lopsided_loss
+from plumbline.objectives.sft._loss_reweighting import loss_reweighting as loss_reweighting
+from plumbline.objectives.preference._lsc import lsc as lsc
+from plumbline.objectives.pretrain._lse_penalty import lse_penalty as lse_penalty
+from plumbline.objectives.pretrain._masked_diffusion import masked_diffusion as masked_diffusion
+from plumbline.objectives.sft._masked_thought import masked_thought as masked_thought
 from plumbline.objectives.sft._nll import nll as nll
+from plumbline.objectives.rl._no_thinking_cls_rl import no_thinking_cls_rl as no_thinking_cls_rl
 from plumbline.objectives.unlearn._npo import npo as npo
+from plumbline.objectives.rl._off_policy_mask import off_policy_mask as off_policy_mask
+from plumbline.objectives.sft._one_token_rollout import one_token_rollout as one_token_rollout
+from plumbline.objectives.preference._orpo import orpo as orpo
+from plumbline.objectives.pretrain._rainbow_padding import rainbow_padding as rainbow_padding
+from plumbline.objectives.sft._reference_answer_correction import (
+    reference_answer_correction as reference_answer_correction,
+)
+from plumbline.objectives.rl._reference_kl import reference_kl as reference_kl
+from plumbline.objectives.pretrain._regret_loss import regret_loss as regret_loss
+from plumbline.objectives.rl._rejection import rejection as rejection
+from plumbline.objectives.preference._rise import rise as rise
+from plumbline.objectives.sft._s3ft import s3ft as s3ft
+from plumbline.objectives.pretrain._salt import salt as salt
+from plumbline.objectives.pretrain._salt_selection import salt_selection as salt_selection
+from plumbline.objectives.preference._sami import sami as sami
+from plumbline.objectives.rl._sequence_mask import sequence_mask as sequence_mask
+from plumbline.objectives.rl._sequence_truncate import sequence_truncate as sequence_truncate
+from plumbline.objectives.rl._simplerl_zoo import simplerl_zoo as simplerl_zoo
+from plumbline.objectives.preference._simpo import simpo as simpo
+from plumbline.objectives.rl._steer import steer as steer
+from plumbline.objectives.rl._step_advantages import step_advantages as step_advantages
+from plumbline.objectives.preference._tars import tars as tars
+from plumbline.objectives.rl._token_mask import token_mask as token_mask
+from plumbline.objectives.rl._token_truncate import token_truncate as token_truncate
+from plumbline.objectives.rl._topr import topr as topr
+from plumbline.objectives.rl._tulu3_rlvr import tulu3_rlvr as tulu3_rlvr
+from plumbline.objectives.pretrain._z_loss import z_loss as z_loss
 from plumbline.objectives import diagnose as diagnose
 from plumbline.objectives import preference as preference
 from plumbline.objectives import pretrain as pretrain

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from plumbline.core.declare import Card, function, objective
@@ -97,6 +98,31 @@ class Sampling:
         )  # fmt: skip
         weights = {} if self.correct is None else {"weights": spoken("--correct", self.correct)}
         return {"prepare": rollouts, "temperature": self.temperature, "derive": weights}
+
+
+def asked(options: Mapping[str, Any]) -> Job:
+    """A Job from the options of ``plumbline train``, by their names there."""
+    o = SimpleNamespace(**options)
+    if o.output.exists() and not o.output.is_dir():
+        raise refuse("train", "-o", "a folder", f"the file {o.output}", "name another folder")
+    settings: dict[str, Any] = dict(
+        learning_rate=o.lr, num_train_epochs=o.epochs, max_steps=o.steps, per_device_train_batch_size=o.batch_size,
+        gradient_accumulation_steps=o.accumulate, logging_steps=o.log_every, seed=o.seed, bf16=o.bf16,
+        report_to=o.logging, save_strategy="steps" if o.save_every else "no", save_steps=o.save_every or 500,
+        disable_tqdm=o.quiet or o.json_,
+    )  # fmt: skip
+    settings |= {"eval_strategy": "steps", "eval_steps": o.log_every} if o.held_out else {}
+    for text in o.set_ or []:
+        settings |= settings_in("--set", text)
+    names = ("group_size", "max_new_tokens", "temperature", "top_p", "top_k", "advantages", "correct", "reuse")
+    sampling = None if o.reward is None else Sampling(o.reward, **{name: options[name] for name in names})
+    how = {name: options[name] for name in ("device", "allow_pickle", "trust_remote_code")}
+    return Job(
+        o.model, [o.loss, *(o.plus or [])], o.data, o.output, o.held_out, o.ref, o.store_ref, o.teacher, o.lora,
+        how=how | {"dtype": o.dtype or "float32"}, reading={"max_length": o.max_length, "last_turn": o.last_turn},
+        sampling=sampling, settings=settings, padding_free=o.padding_free, watched=o.watch or [],
+        watch_every=o.watch_every, resume=o.resume,
+    )  # fmt: skip
 
 
 def spoken(option: str, text: str, kind: str = function.name) -> Callable[..., Any]:

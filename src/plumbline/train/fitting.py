@@ -49,8 +49,7 @@ def fit(
 
     .. math:: \theta \leftarrow \theta - \eta\,\nabla \sum_k \frac{w_k}{N_k} \sum_i \ell_{k,i}
 
-    N is the number of rows ([B] losses) or scored tokens ([B,T] losses) of the whole accumulated batch over all
-    processes, so that splitting it changes nothing.
+    N: the rows ([B] losses) or scored tokens ([B,T] losses) of the whole accumulated batch over all processes.
 
     Args:
         model: an ``LM`` of ``plumbline.models.load``, a transformers causal LM, or a PEFT model.
@@ -141,7 +140,12 @@ def _arguments(
             raise refuse("fit", ", ".join(settings), "inside args", "beside it", "pass either args or settings")
         args.remove_unused_columns = False
         return args
-    told = {"report_to": "none", "save_strategy": "steps" if saved else "no", "logging_steps": 10}
+    told = {
+        "report_to": "none",
+        "save_strategy": "steps" if saved else "no",
+        "logging_steps": 10,
+        "logging_first_step": True,
+    }
     told |= {"use_cpu": not torch.cuda.is_available() and not torch.backends.mps.is_available()}
     known = {f.name for f in fields(TrainingArguments) if f.init}
     for name in settings.keys() - known:

@@ -18,6 +18,7 @@ from plumbline.kernels.notes import noted
 from plumbline.train.reference import Cast
 from plumbline.train.roles import Counts, Roles, Term, scored_mask
 from plumbline.train.streams import Batch
+from plumbline.train.watching import Watch
 
 Prepare = Callable[[nn.Module, Batch, int], Batch]
 
@@ -108,6 +109,9 @@ class Trainer(transformers.Trainer):
         super().__init__(*args, **kwargs)
         # the loss is divided by the counts of the whole accumulated batch below: once is enough
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, Watch):
+                callback.log = self.log
 
     def get_batch_samples(self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device) -> Any:
         """The micro-batches of one step, prepared under the current weights, and their counts over all processes."""

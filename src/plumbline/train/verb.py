@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plumbline.core.errors import refuse
 from plumbline.terminal import quiet_libraries
+
+if TYPE_CHECKING:
+    from plumbline.train.fitting import Trained
+    from plumbline.train.rows import Rows
 
 Texts = list[str] | None
 
 
 def train(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="zoo:NAME, a folder, a hub id or an adapter folder.")],
     loss: Annotated[str, typer.Option(help="METHOD:KEY=VALUE,...: dpo:beta=0.1, kto, grpo, nll; plumbline list --room objectives.")],
     data: Annotated[list[str], typer.Option(help="JSONL or Parquet; STREAM=FILE where a loss reads several (forget=f.jsonl).")],
@@ -65,50 +69,27 @@ def train(
     On several GPUs: accelerate launch --config_file fsdp.yaml -m plumbline train ... (see the guide).
     """
     quiet_libraries()
-    from plumbline.train.command import Job, Sampling, settings_in
+    from plumbline.train.command import asked
 
-    if output.exists() and not output.is_dir():
-        raise refuse("train", "-o", "a folder", f"the file {output}", "name another folder")
-    told: dict[str, Any] = dict(
-        learning_rate=lr, num_train_epochs=epochs, max_steps=steps, per_device_train_batch_size=batch_size,
-        gradient_accumulation_steps=accumulate, logging_steps=log_every, seed=seed, bf16=bf16, report_to=logging,
-        save_strategy="steps" if save_every else "no", save_steps=save_every or 500, disable_tqdm=quiet or json_,
-    )  # fmt: skip
-    told |= {"eval_strategy": "steps", "eval_steps": log_every} if held_out else {}
-    for text in set_ or []:
-        told |= settings_in("--set", text)
-    sampling = None
-    if reward is not None:
-        sampling = Sampling(
-            reward, group_size, max_new_tokens, temperature, top_p, top_k, advantages, correct, reuse
-        )  # fmt: skip
-    job = Job(
-        model, [loss, *(plus or [])], data, output, held_out, ref, store_ref, teacher, lora,
-        how={"dtype": dtype or "float32", "device": device, "allow_pickle": allow_pickle, "trust_remote_code": trust_remote_code},
-        reading={"max_length": max_length, "last_turn": last_turn}, sampling=sampling, settings=told,
-        padding_free=padding_free, watched=watch or [], watch_every=watch_every, resume=resume,
-    )  # fmt: skip
-    done, rows = job.run()
-    entries = [entry for entry in done.history if "loss" in entry]
-    found = {"model": str(output), "rows": rows.count, "dropped": rows.dropped, "truncated": rows.truncated}
-    found |= {"notes": list(rows.notes), "first": entries[0] if entries else {}, "last": entries[-1] if entries else {}}
-    if json_:
-        typer.echo(json.dumps(found, indent=1))
-    elif not quiet:
-        _tell(found, entries)
+    done, rows = asked(context.params).run()
+    _tell(done, rows, output, as_json=json_, quiet=quiet)
 
 
-def _tell(found: dict[str, Any], entries: list[dict[str, float]]) -> None:
+def _tell(done: Trained, rows: Rows, output: Path, *, as_json: bool, quiet: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    for note in found["notes"]:
+    entries = [entry for entry in done.history if "loss" in entry]
+    first, last = (entries[0], entries[-1]) if entries else ({}, {})
+    if as_json:
+        told = {"model": str(output), "rows": rows.count, "dropped": rows.dropped, "truncated": rows.truncated}
+        return typer.echo(json.dumps(told | {"notes": list(rows.notes), "first": first, "last": last}, indent=1))
+    if quiet:
+        return None
+    for note in rows.notes:
         typer.echo(f"note: {note}")
     table = Table("", "first", "last", box=None, pad_edge=False, header_style="bold")
-    for name in (n for n in (entries[-1] if entries else {}) if n not in ("epoch", "step", "learning_rate")):
-        first, last = (entry.get(name) for entry in (entries[0], entries[-1]))
-        table.add_row(name, *(f"{v:.4g}" if isinstance(v, float | int) else "" for v in (first, last)))
+    for name in (n for n in last if n not in ("epoch", "step", "learning_rate")):
+        table.add_row(name, *(f"{v:.4g}" if isinstance(v, float | int) else "" for v in (first.get(name), last[name])))
     Console().print(table)
-    typer.echo(
-        f"{found['rows']} rows, {found['dropped']} left out, {found['truncated']} cut; model and log: {found['model']}"
-    )
+    typer.echo(f"{rows.count} rows, {rows.dropped} left out, {rows.truncated} cut; model and log: {output}")

@@ -4,7 +4,9 @@ from plumbline.measure.shift._degeneration import degeneration as degeneration
 from plumbline.measure.shift._divergence import divergence as divergence
 from plumbline.measure.shift._exposure_gap import exposure_gap as exposure_gap
 from plumbline.measure.shift._refusals import refusals as refusals
+from plumbline.measure.shift._rollout_mismatch import rollout_mismatch as rollout_mismatch
 from plumbline.measure.shift._span_shift import span_shift as span_shift
 from plumbline.measure.shift._token_shift import token_shift as token_shift
 from plumbline.measure.shift._update_flips import update_flips as update_flips
 from plumbline.measure.shift._weight_change import weight_change as weight_change
+from plumbline.measure.shift import mismatch as mismatch

@@ -1,1 +1,3 @@
-
+from plumbline.objectives.diagnose._ches import ches as ches
+from plumbline.objectives.diagnose._gradient_entanglement import gradient_entanglement as gradient_entanglement
+from plumbline.objectives.diagnose._likelihood_displacement import likelihood_displacement as likelihood_displacement

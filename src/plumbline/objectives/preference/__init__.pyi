@@ -1,1 +1,14 @@
+from plumbline.objectives.preference._bco import bco as bco
+from plumbline.objectives.preference._cca import cca as cca
+from plumbline.objectives.preference._constrained_rlhf import constrained_rlhf as constrained_rlhf
 from plumbline.objectives.preference._dpo import dpo as dpo
+from plumbline.objectives.preference._dpo_norm import dpo_norm as dpo_norm
+from plumbline.objectives.preference._infalign_ctrl import infalign_ctrl as infalign_ctrl
+from plumbline.objectives.preference._ipo import ipo as ipo
+from plumbline.objectives.preference._kto import kto as kto
+from plumbline.objectives.preference._lsc import lsc as lsc
+from plumbline.objectives.preference._orpo import orpo as orpo
+from plumbline.objectives.preference._rise import rise as rise
+from plumbline.objectives.preference._sami import sami as sami
+from plumbline.objectives.preference._simpo import simpo as simpo
+from plumbline.objectives.preference._tars import tars as tars

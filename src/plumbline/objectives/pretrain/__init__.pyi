@@ -1,1 +1,11 @@
-
+from plumbline.objectives.pretrain._codegen2_mixture import codegen2_mixture as codegen2_mixture
+from plumbline.objectives.pretrain._d_simplex import d_simplex as d_simplex
+from plumbline.objectives.pretrain._electra import electra as electra
+from plumbline.objectives.pretrain._hoc import hoc as hoc
+from plumbline.objectives.pretrain._lse_penalty import lse_penalty as lse_penalty
+from plumbline.objectives.pretrain._masked_diffusion import masked_diffusion as masked_diffusion
+from plumbline.objectives.pretrain._rainbow_padding import rainbow_padding as rainbow_padding
+from plumbline.objectives.pretrain._regret_loss import regret_loss as regret_loss
+from plumbline.objectives.pretrain._salt import salt as salt
+from plumbline.objectives.pretrain._salt_selection import salt_selection as salt_selection
+from plumbline.objectives.pretrain._z_loss import z_loss as z_loss

@@ -1,1 +1,22 @@
-
+from plumbline.objectives.rl._advantage_weighted import advantage_weighted as advantage_weighted
+from plumbline.objectives.rl._cls_rl import cls_rl as cls_rl
+from plumbline.objectives.rl._dapo import dapo as dapo
+from plumbline.objectives.rl._difficulty_filter import difficulty_filter as difficulty_filter
+from plumbline.objectives.rl._dr_grpo import dr_grpo as dr_grpo
+from plumbline.objectives.rl._group_advantages import group_advantages as group_advantages
+from plumbline.objectives.rl._grpo import grpo as grpo
+from plumbline.objectives.rl._gspo import gspo as gspo
+from plumbline.objectives.rl._gtpo import gtpo as gtpo
+from plumbline.objectives.rl._no_thinking_cls_rl import no_thinking_cls_rl as no_thinking_cls_rl
+from plumbline.objectives.rl._off_policy_mask import off_policy_mask as off_policy_mask
+from plumbline.objectives.rl._reference_kl import reference_kl as reference_kl
+from plumbline.objectives.rl._rejection import rejection as rejection
+from plumbline.objectives.rl._sequence_mask import sequence_mask as sequence_mask
+from plumbline.objectives.rl._sequence_truncate import sequence_truncate as sequence_truncate
+from plumbline.objectives.rl._simplerl_zoo import simplerl_zoo as simplerl_zoo
+from plumbline.objectives.rl._steer import steer as steer
+from plumbline.objectives.rl._step_advantages import step_advantages as step_advantages
+from plumbline.objectives.rl._token_mask import token_mask as token_mask
+from plumbline.objectives.rl._token_truncate import token_truncate as token_truncate
+from plumbline.objectives.rl._topr import topr as topr
+from plumbline.objectives.rl._tulu3_rlvr import tulu3_rlvr as tulu3_rlvr

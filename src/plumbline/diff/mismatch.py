@@ -1,0 +1,62 @@
+"""The command line of engine mismatch: rollouts re-scored, one probe, its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plumbline.terminal import command, gate, quiet_libraries, writable
+
+
+def mismatch(
+    model: Annotated[str, typer.Argument(help="The model that is trained: zoo:NAME, a folder, a hub id or an adapter folder.")],
+    rollouts: Annotated[Path, typer.Argument(help="JSONL: prompt, messages or prompt_ids; completion_ids, sampler_logps; optional temperature, support.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A report for people, HTML.")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", help="The findings for machines.")] = None,
+    upper: Annotated[float, typer.Option(help="Answers whose weight is outside [1/upper, upper] count as rejected.")] = 3.0,
+    worst: Annotated[int, typer.Option(min=1, help="Tokens to show.")] = 20,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Padded tokens per batch.")] = 8192,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first rollouts.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    fail_on: Annotated[list[str] | None, typer.Option(help='Exit 3 when true: "rollout_mismatch > 0.01". May be repeated.')] = None,
+    device: Annotated[str | None, typer.Option(help="cuda, cuda:1, mps, cpu; chosen when left out.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16; chosen when left out.")] = None,
+    allow_pickle: Annotated[bool, typer.Option(help="Load pickled weights. They can run code.")] = False,
+    trust_remote_code: Annotated[bool, typer.Option(help="Run the model's own Python code.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar, no summary.")] = False,
+) -> None:  # fmt: skip
+    """Measure how far the engine that sampled rollouts is from the model that is trained on them.
+
+    plumbline mismatch zoo:base rollouts.jsonl -o mismatch.html
+    """
+    quiet_libraries()
+    from rich.progress import Progress
+
+    from plumbline.core.discover import get
+    from plumbline.diff.gate import parse
+    from plumbline.diff.report import render
+    from plumbline.measure.shift.mismatch import run as work
+
+    conditions = parse(fail_on or [], [get("rollout_mismatch")])
+    writable(output, json_)
+    with Progress(disable=quiet, transient=True) as bar:
+        scored = bar.add_task("scoring rollouts", total=None)
+        found = work.mismatch(
+            model, rollouts, batch_tokens=batch_tokens, worst=worst, upper=upper, limit=limit, seed=seed,
+            device=device, dtype=dtype, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code,
+            progress=lambda n: bar.advance(scored, n),
+        )  # fmt: skip
+    if output is not None:
+        render(
+            found,
+            {"base": f"the engine of {rollouts.name}", "tuned": model, "command": command(), "seed": seed},
+            output,
+        )
+    if json_ is not None:
+        work.write_json(found, json_)
+    if not quiet:
+        work.show(found)
+    flat = {name: part for finding in found for name, part in finding.flat().items()}
+    gate(conditions, flat)
