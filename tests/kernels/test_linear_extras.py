@@ -74,8 +74,9 @@ def test_moments_are_those_of_all_scores():
     found = linear_moments(hidden, weight, labels, bias=bias)
     o = hidden @ weight.T + bias
     slow = (o.gather(1, labels[:, None])[:, 0], o.mean(-1), o.square().mean(-1))
-    for ours, wanted in zip(found, slow, strict=True):
+    assert found.vocab == 23
+    for ours, wanted in zip(found[:3], slow, strict=True):
         assert torch.allclose(ours, wanted, atol=1e-12)
-    grads = [torch.autograd.grad(sum(x.sin().sum() for x in m), [hidden, weight, bias]) for m in (found, slow)]
+    grads = [torch.autograd.grad(sum(x.sin().sum() for x in m), [hidden, weight, bias]) for m in (found[:3], slow)]
     for got, wanted in zip(*grads, strict=True):
         assert torch.allclose(got, wanted, atol=1e-11)

@@ -263,12 +263,14 @@ def test_verdicts_and_mismatched_completions(tiny):
     found = read(rows, tiny, mismatched=True)
     assert [row["desirable"] for row in found["x"]] == [True, False, True]
     texts = [tiny.decode(row["input_ids"]) for row in found["mismatched"]]
-    assert texts == ["<s>q0a2</s>", "<s>q1a0</s>", "<s>q2a1</s>"]
-    assert said(found["mismatched"][1], tiny) == "a0</s>"
+    assert texts == ["<s>q1a0</s>", "<s>q2a1</s>", "<s>q0a2</s>"]
+    assert said(found["mismatched"][1], tiny) == "a1</s>"
     assert "mismatched" not in read(rows, tiny)
     talks = [{**row, "prompt": TALK[1:2], "completion": [{"role": "assistant", "content": f"a{i}"}]}
              for i, row in enumerate(rows)]  # fmt: skip
-    assert said(read(talks, tiny, mismatched=True)["mismatched"][0], tiny) == "a2</s>"
+    assert said(read(talks, tiny, mismatched=True)["mismatched"][0], tiny) == "a0</s>"
+    plain = [{k: v for k, v in row.items() if k != "label"} for row in rows]
+    assert read(plain, tiny, mismatched=True)["mismatched"] == found["mismatched"]
 
 
 def test_prompts_bring_their_row(chat, tiny):

@@ -136,6 +136,11 @@ class Scored:
         """The states that the output head reads, [B,T,D]; or those at a site of ``models.sites`` (another pass)."""
         return self._ask("hidden", self._states)(site)
 
+    @property
+    def has_entropy(self) -> bool:
+        """Whether the entropy is there already."""
+        return self._entropy is not None
+
     def entropy(self) -> Tensor:
         """Entropy of the next-token distribution, [B,T] nats; 0 where masked."""
         if self._entropy is None:
@@ -151,8 +156,9 @@ class Scored:
         return _spread(self._ask("sample", self._view).sample(k, generator, temperature), self.mask)
 
     def moments(self) -> Moments:
-        """The label's logit, the mean logit and the mean square, each [B,T], without a pass over the vocabulary."""
-        return Moments(*(_spread(m, self.mask) for m in self._ask("moments", self._view).moments()))
+        """The label's logit, the mean logit and the mean square, each [B,T], without a pass over the vocabulary; and V."""
+        *found, vocab = self._ask("moments", self._view).moments()
+        return Moments(*(_spread(m, self.mask) for m in found), vocab)
 
     def kl_from(self, other: Scored, *, temperature: float | None = None) -> Tensor:
         """KL(other || self) at every position, [B,T] nats; ``temperature`` of the other, which gets no gradient."""

@@ -98,11 +98,12 @@ def support_logps(
 
 
 class Moments(NamedTuple):
-    """Of the V scores of each position, all [N] float32: the label's, the mean, and the mean of squares."""
+    """Of the V scores of each position, [N] float32: the label's, the mean, and the mean of squares; and V itself."""
 
     target: Tensor
     mean: Tensor
     square: Tensor
+    vocab: int
 
 
 def linear_moments(hidden: Tensor, weight: Tensor, labels: Tensor, *, bias: Tensor | None = None) -> Moments:
@@ -122,4 +123,4 @@ def linear_moments(hidden: Tensor, weight: Tensor, labels: Tensor, *, bias: Tens
     if bias is not None:
         b = bias.to(wide)
         target, total, square = target + b[labels], total + b.sum(), square + 2 * h @ (w.T @ b) + b @ b
-    return Moments(target, total / vocab, square / vocab)
+    return Moments(target, total / vocab, square / vocab, vocab)

@@ -111,7 +111,7 @@ class LogitView:
 
     def moments(self) -> Moments:
         z = self.logits()
-        return Moments(z.gather(-1, self.labels[:, None])[:, 0], z.mean(-1), z.square().mean(-1))
+        return Moments(z.gather(-1, self.labels[:, None])[:, 0], z.mean(-1), z.square().mean(-1), z.shape[-1])
 
     def diverge(self, other: HeadView | LogitView, blockwise: Callable[..., Tensor], tau: float | None) -> Tensor:
         tau = other.temperature if tau is None else tau

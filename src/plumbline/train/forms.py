@@ -25,6 +25,7 @@ from plumbline.models.prompts import messages_in, text_in
 from plumbline.train.templates import Chat, Message, Piece, Text
 
 Row = dict[str, Any]
+CROSSED = ("prompt-completion", "unpaired")  # forms of which the stream "mismatched" can be made
 FormName = Literal["prompt-completion", "messages", "text", "preference", "unpaired", "prompts", "tokenized"]
 MEND = "mend this row"
 

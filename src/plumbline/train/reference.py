@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,7 +24,6 @@ class How:
     temperature: float = 1.0
     shift: bool = True
     padding_free: bool = False
-    entropy: bool = False
 
 
 @dataclass
@@ -34,16 +33,14 @@ class Cast:
     how: How
     ref: nn.Module | None = None
     teacher: nn.Module | None = None
+    entropies: set[str] = field(default_factory=set)  # streams whose entropy the loss asks for: one pass gives both
 
     def score(self, model: nn.Module, stream: str, view: str, columns: Mapping[str, Any]) -> Scored:
         """One role: the trained model with gradients, a frozen one without, or a column of the data."""
         if not view:
-            return of(model, columns, self.how)
+            return of(model, columns, self.how, entropy=stream in self.entropies)
         if f"{view}_logps" in columns:
             return stored(columns, f"{view}_logps", self.how.shift)
-        if view == "old":
-            with torch.no_grad():
-                return of(model, columns, self.how).detach()
         if view == "sampler":
             raise refuse("fit", f"{stream}_sampler", "the engine's log-probabilities", "no column sampler_logps",
                          "store what the engine returned with its ids")  # fmt: skip
@@ -68,13 +65,13 @@ class Cast:
             model.train(training)
 
 
-def of(model: nn.Module, columns: Mapping[str, Any], how: How) -> Scored:
+def of(model: nn.Module, columns: Mapping[str, Any], how: How, *, entropy: bool = False) -> Scored:
     """Score one stream of a batch."""
     support = columns.get("support")
     return Scored.of(
         model, columns["input_ids"], columns["attention_mask"], labels=columns["labels"], shift=how.shift,
         temperature=how.temperature, support=None if support is None else kept_sets(support, columns, how.shift),
-        entropy=how.entropy, packed=how.padding_free,
+        entropy=entropy, packed=how.padding_free,
     )  # fmt: skip
 
 

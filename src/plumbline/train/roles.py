@@ -84,7 +84,10 @@ class Roles:
             stream, view = self._split(name)
             if stream is None:
                 return self._column(name)
-            self.asked[name] = _Later(lambda: self.score(stream, view, self.batch[stream]))
+            if view == "old" and "old_logps" not in self.batch[stream]:  # strictly on-policy: no second pass
+                self.asked[name] = _Later(self.role(stream).detach)
+            else:
+                self.asked[name] = _Later(lambda: self.score(stream, view, self.batch[stream]))
         return self.asked[name]
 
     def has(self, name: str) -> bool:

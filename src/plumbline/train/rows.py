@@ -12,7 +12,7 @@ from typing import Any, Literal
 from plumbline.core.errors import refuse
 from plumbline.core.scored import IGNORED
 from plumbline.kernels import jsonl
-from plumbline.train.forms import FORMS, MEND, FormName, Row, need, recognised
+from plumbline.train.forms import CROSSED, FORMS, MEND, FormName, Row, need, recognised
 from plumbline.train.templates import Chat, Encoder, Piece, Text, Tokens
 
 _CHUNK = 2048  # rows tokenised together
@@ -50,8 +50,8 @@ def read(
         eos: end raw completions and texts with the end-of-sequence token; False for steps of a longer answer.
         last_turn: of a conversation train on the assistant's last turn alone, not on all.
         as_chat: give string prompts and completions to the chat template as a user's and an assistant's message.
-        mismatched: for unpaired rows, also the stream "mismatched": prompt i with completion i - 1, as KTO's
-            estimate of the divergence needs.
+        mismatched: of rows with a prompt and a completion, also the stream "mismatched": each completion after the
+            next row's prompt, as KTO's estimate of the divergence and CCA's contrast need.
 
     Returns:
         Streams of rows ``{"input_ids", "labels", ...}``, -100 where not trained on: "chosen" and "rejected" for
@@ -74,8 +74,9 @@ def read(
     name = recognised(first[1], first[0], form)
     encoder = Encoder(tokenizer, eos=eos, last_turn=last_turn)
     reading = _Reading(name, encoder, max_length, cut, as_chat)
-    if mismatched and name != "unpaired":
-        raise refuse("read", "mismatched", "left out unless rows are unpaired", f"{name} rows", "pass mismatched=False")
+    if mismatched and name not in CROSSED:
+        raise refuse("read", "mismatched", "left out unless rows have a prompt and a completion", f"{name} rows",
+                     "pass mismatched=False")  # fmt: skip
     while part := list(islice(numbered, _CHUNK)):
         reading.add(part)
     if mismatched:
@@ -180,7 +181,7 @@ class _Reading:
             return
         for number, (stream, (ids, labels)) in enumerate(zip(self.form.streams, short, strict=True)):
             self.out[stream].append({"input_ids": ids, "labels": labels, **(columns if number == 0 else {})})
-        if self.name == "unpaired":
+        if self.name in CROSSED:
             self.pieces += pieces
 
     def _keep_prompt(self, ids: list[int], row: Row) -> None:
@@ -237,13 +238,14 @@ class _Reading:
         return columns
 
     def mismatch(self) -> None:
-        """The stream "mismatched": each prompt with the completion before it, the first with the last."""
+        """The stream "mismatched": each completion after the next row's prompt, the last one's after the first's."""
         if len(self.pieces) < 2:
             raise refuse("read", "mismatched", "asked of at least two rows", len(self.pieces), "add rows")
         kept, found = [], []
         for start in range(0, len(self.pieces), _CHUNK):
             chosen = range(start, min(start + _CHUNK, len(self.pieces)))
-            crossed = self.encoder([_crossed(self.pieces[i], self.pieces[i - 1]) for i in chosen])
+            following = [self.pieces[(i + 1) % len(self.pieces)] for i in chosen]
+            crossed = self.encoder([_crossed(p, self.pieces[i]) for p, i in zip(following, chosen, strict=True)])
             for i, sequence in zip(chosen, crossed, strict=True):
                 before = self.truncated
                 short = self._cut_all([sequence])

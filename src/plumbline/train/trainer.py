@@ -73,6 +73,7 @@ class Plan:
         for name, values in (notes | standard(roles)).items():
             self.heard[name] += values
         self.asked = set(roles.asked)
+        self.cast.entropies |= {name for name, x in roles.asked.items() if x.made and x.has_entropy}
         return whole  # type: ignore[return-value]
 
     def told(self) -> dict[str, float]:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +8,6 @@ from transformers.trainer_pt_utils import LabelSmoother
 
 from plumbline.core.errors import InputError
 from plumbline.core.scored import Scored
-from plumbline.kernels.views import HeadView
 from plumbline.objectives import label_smoothing, nll
 
 
@@ -59,10 +56,6 @@ def test_refusals(logits):
         label_smoothing(Scored.from_logits(logits, IDS), epsilon=1)
     with pytest.raises(InputError, match="log-probabilities only"):
         label_smoothing(Scored(torch.zeros(1, 1)))
-    capped = SimpleNamespace(weight=torch.zeros(7, 2), bias=None, scale=1.0, softcap=30.0)
-    view = HeadView(torch.zeros(1, 2), capped, torch.zeros(1, dtype=torch.long))
-    with pytest.raises(InputError, match="a head without a soft cap"):
-        label_smoothing(Scored(torch.zeros(1, 1), view=view))
 
 
 def test_training_is_less_sure_of_what_it_learned():

@@ -24,15 +24,15 @@ def lse_penalty(x: Scored, *, coefficient: NonNegative = 1e-4) -> Tensor:
     .. math:: \ell_t = c\,\Bigl(\log\sum_v e^{o_{tv}}\Bigr)^2,\qquad \log\sum_v e^{o_{tv}} = o_{t y_t} - \log\pi(y_t)
 
     Args:
-        x: the trained model, scored at temperature 1 over its whole vocabulary (at another temperature, or over a kept
-            support, the difference above is not a logsumexp of the scores), with ``moments()`` [B, T] at hand.
+        x: the trained model, scored over its whole vocabulary (over a kept support the difference above is not a
+            logsumexp of the scores), with ``moments()`` [B, T] at hand. Scores are divided by the temperature.
         coefficient: c.
 
     Returns:
         [B, T] in squared nats, 0 where masked.
 
     Raises:
-        InputError: ``x`` holds log-probabilities only, or its head has a soft cap.
+        InputError: ``x`` holds log-probabilities only.
     """
     return coefficient * (x.moments().target - x.logps).square()
 

@@ -30,7 +30,7 @@ _FLOOR = 1e-6  # added to the variance: all scores are equal at initialisation
         "softmax takes. The factored updates of the paper need no such product, but an optimizer must know of them.",
     ),
 )
-def z_loss(x: Scored, *, threshold: float, sharpness: Positive = 1.0) -> Tensor:
+def z_loss(x: Scored, *, threshold: float | None = None, sharpness: Positive = 1.0) -> Tensor:
     r"""Per-token Z-loss. Not the ``lse^2`` regulariser that also goes by this name: that one is ``lse_penalty``.
 
     .. math:: \ell_t = \frac1a\,\mathrm{softplus}\bigl(a\,(b - z_{y_t})\bigr),\qquad
@@ -40,25 +40,23 @@ def z_loss(x: Scored, *, threshold: float, sharpness: Positive = 1.0) -> Tensor:
     read a perplexity from them.
 
     Args:
-        x: the trained model, scored so that it can give ``moments()`` [B,T] (a head without a soft cap).
+        x: the trained model, scored so that it can give ``moments()`` [B,T].
         threshold: b, the number of standard deviations asked for. The paper tunes it per data set. V scores allow
-            :math:`\sqrt{V - 1}` at most: half of it is a start (our judgement), and beyond it the loss never saturates.
+            :math:`\sqrt{V - 1}` at most, beyond which the loss never saturates; half of it when left out (our
+            judgement).
         sharpness: a; the slope at ``threshold``. Tuned in the paper, 1 here (our judgement).
 
     Returns:
         [B, T], in standard deviations (not nats), 0 where masked.
 
     Raises:
-        InputError: ``x`` holds log-probabilities only, or its head has a soft cap.
+        InputError: ``x`` holds log-probabilities only.
     """
-    target, mean, square = x.moments()
+    target, mean, square, vocab = x.moments()
+    b = 0.5 * (vocab - 1) ** 0.5 if threshold is None else threshold
     variance = (square - mean.square()).clamp_min(0)
     z = (target - mean) * (variance + _FLOOR).rsqrt()
-    return torch.where(x.mask, F.softplus(sharpness * (threshold - z)) / sharpness, 0.0)
-
-
-def _example(mask: Tensor) -> dict[str, float]:
-    return {"threshold": 1.5}
+    return torch.where(x.mask, F.softplus(sharpness * (b - z)) / sharpness, 0.0)
 
 
 @claim(z_loss, "It is blind to a shift and to a rescaling of the scores, and its gradient to both.", cost="cpu:2s")

@@ -28,14 +28,14 @@ def label_smoothing(x: Scored, *, epsilon: Annotated[float, Bound(ge=0, lt=1)] =
     vocabulary: the loss costs what the negative log-likelihood does.
 
     Args:
-        x: the trained model, logps [B, T], scored at temperature 1; an id that it forbids makes the loss infinite.
+        x: the trained model, logps [B, T]; an id that it forbids makes the loss infinite.
         epsilon: share of a target's mass that is spread, over all V ids, the target among them.
 
     Returns:
         [B, T] nats, 0 where masked.
 
     Raises:
-        InputError: log-probabilities without their model or logits; an output head with a soft cap (Gemma 2).
+        InputError: log-probabilities without their model or logits.
     """
     scores = x.moments()
     even = torch.where(x.mask, x.logps + (scores.mean - scores.target), 0.0)  # mean over v of log pi(v)
