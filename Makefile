@@ -39,7 +39,7 @@ $(CORE): pyproject.toml constraints.txt
 
 $(DEV): $(CORE)
 	@echo "installing the tools of make test into $(VENV)"
-	@$(PIP) -c constraints.txt -e ".[dev,docs,ray]"
+	@$(PIP) -c constraints.txt -e ".[dev,docs,ray,peers]"
 	@touch $@
 
 $(DOCS): $(CORE)
