@@ -31,6 +31,7 @@ from plumbline.models.lm import LM
 Floats32 = NDArray[np.float32]
 LABELS = ("near", "off", "far")  # a log-ratio up to 0.1, up to 1, and beyond
 NUMERICS = 0.08  # share of tokens outside [0.9, 1.1] that batch composition alone was reported to cause in bf16
+NUMERICS_K3 = 5e-3  # nats a token; bf16 alone stays an order of magnitude below (our judgement)
 CORRELATION = 0.5  # of rejection with length, from which a band is one on length
 SHOWN = 300  # tokens of a heat map
 
@@ -102,6 +103,8 @@ def reading(k3: Finding, parts: Sequence[Finding], name: str) -> str:
     outside, size = by_name["rollout_outside"].value or 0.0, by_name["rollout_answer_ess"].value or 0.0
     told = (f"The engine is {k3.value:.3g} nats a token{range_of(k3)} from {name}, with {share(outside)} of the ratios "
             f"outside [0.9, 1.1]; weighed by whole answers the sample is worth {share(size)} of its size.")  # fmt: skip
+    if outside <= NUMERICS and (k3.value or 0.0) > NUMERICS_K3:
+        return f"{told} Few tokens differ, but by far more than numerics do: look at the worst of them."
     if outside <= NUMERICS:
         return f"{told} That is within what numerics alone can do."
     return f"{told} That is more than numerics do: check temperature, truncation, template and weights of the engine."
