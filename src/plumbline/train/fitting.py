@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -168,9 +169,14 @@ def _pad_id(lm: Any, model: nn.Module) -> int:
 def _rehearse(plan: Plan, model: nn.Module, collator: Collator, data: Streams, args: TrainingArguments) -> bool:
     """Run the loss once without a gradient: missing roles and bad data are told now, and a copy is made if asked for.
 
+    Not where the model is to be sharded, since it may not fit on one device: there a reference is passed or stored.
+
     Returns:
         Whether the loss compares the trained model with another policy.
     """
+    sharders = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    if args.fsdp or args.deepspeed or any(os.environ.get(name, "").lower() in ("1", "true") for name in sharders):
+        return True
     device, training = args.device, model.training
     model.to(device)
     size = min(len(data), args.train_batch_size)

@@ -55,7 +55,13 @@ class Cast:
             return
         off = getattr(unwrapped(model), "disable_adapter", None) if view == "ref" else None
         if off is None:
-            raise refuse("fit", f"{stream}_{view}", f"a {view} model", "none", f"pass {view}=model to fit")
+            raise refuse(
+                "fit",
+                f"{stream}_{view}",
+                f"a {view} model",
+                "none",
+                f"pass {view}=model to fit, or rows with {view}_logps (precompute)",
+            )
         training = model.training
         model.eval()
         try:
