@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from types import ModuleType
 
 import pytest
 
+from plumbline import cli
 from plumbline.core.discover import catalogue
 
 pytest.importorskip("mkdocs", reason="the docs extra is not installed")
@@ -53,6 +55,42 @@ def test_an_equation_that_cannot_be_drawn_is_shown_as_written(hooks: ModuleType)
 def test_text_is_escaped(hooks: ModuleType) -> None:
     assert hooks.prose("a <b> *c* ``d < e``") == r"a &lt;b&gt; \*c\* ``d < e``"
     assert hooks.cell("a | b <i>") == r"a \| b &lt;i&gt;"
+
+
+GUIDE = (ROOT / "docs" / "train.md").read_text("utf-8")
+
+
+def shell(block: str) -> list[list[str]]:
+    """The arguments of a block's commands, its files written."""
+    for name, content in re.findall(r"^cat > (\S+) <<'END'\n(.*?)^END$", block, re.MULTILINE | re.DOTALL):
+        Path(name).write_text(content)
+    commands = re.findall(r"^plumbline (?:.*\\\n)*.*", block, re.MULTILINE)
+    return [shlex.split(command.replace("\\\n", " ")) for command in commands]
+
+
+def test_the_guide_of_training_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```(sh|python)\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+    scope: dict[str, object] = {}
+    ran = 0
+    for language, block in blocks:
+        if language == "python":
+            exec(compile(block, f"docs/train.md: {block.splitlines()[0]}", "exec"), scope)
+            continue
+        for arguments in shell(block):
+            monkeypatch.setattr(sys, "argv", arguments)
+            with pytest.raises(SystemExit) as stopped:
+                cli.main()
+            assert stopped.value.code == 0, shlex.join(arguments)
+            ran += 1
+    assert ran > 8 and len(blocks) > 12
+    assert {"dpo", "mine", "unlearned", "dora-dpo", "mismatch.html", "long"} <= {p.name for p in tmp_path.iterdir()}
+
+
+def test_the_table_of_losses_names_objectives() -> None:
+    named = re.findall(r"\[`(\w+)`\]\(methods/(\w+)\.md\)", GUIDE)
+    known = {card.name for card in catalogue("objectives", "objective")}
+    assert len(named) > 25 and all(shown == page and shown in known for shown, page in named)
 
 
 def test_bench_table_is_replaced_between_its_markers() -> None:

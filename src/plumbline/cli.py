@@ -181,7 +181,7 @@ def diff(
     names = None if probes == "all" else [p.strip() for p in probes.split(",") if p.strip()]
     conditions = parse(fail_on or [], _cards(names))
     settings = Settings(max_new_tokens, batch_tokens, samples, seed=seed, template=template, limit=limit)
-    writable(output, json_)
+    writable("diff", output, json_)
     comparison = compare(
         base, tuned, prompts=prompts, qa=qa, text=text, records=records or output.with_suffix(".run"),
         settings=settings, probes=names, resume=resume, device=device, dtype=dtype, allow_pickle=allow_pickle,

@@ -21,11 +21,11 @@ def quiet_libraries() -> None:
     logging.disable_progress_bar()
 
 
-def writable(*files: Path | None) -> None:
+def writable(verb: str, *files: Path | None) -> None:
     """Refuse before hours of work what could not be written after them."""
     for file in files:
         if file is not None and (file.is_dir() or not os.access(file.resolve().parent, os.W_OK)):
-            raise refuse("diff", "output", "a file in a folder that can be written", str(file), "name another file")
+            raise refuse(verb, "output", "a file in a folder that can be written", str(file), "name another file")
 
 
 def gate(conditions: Any, found: Any) -> None:

@@ -14,7 +14,7 @@ def test_the_file_listing_is_the_registry():
     cards = discover.catalogue()
     assert {c.name for c in cards} == set(discover.methods())
     assert discover.get("npo").room == "objectives/unlearn"
-    assert [c.name for c in discover.catalogue("objectives", kind="objective")] == ["npo"]
+    assert [c.name for c in discover.catalogue("objectives/unlearn", kind="objective")] == ["npo"]
 
 
 def test_rooms_attach_lazily_and_name_what_is_near():

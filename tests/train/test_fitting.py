@@ -154,15 +154,17 @@ def test_the_reference_is_the_model_as_it_was():
 
 def test_stored_totals_serve_as_well_as_tokens(tmp_path):
     tokens = precompute(tiny("llama"), PAIRS, path=tmp_path / "ref.parquet")
-    again = precompute(tiny("llama", seed=9), PAIRS, path=tmp_path / "ref.parquet")  # read, not worked out
+    again = precompute(tiny("llama"), PAIRS, path=tmp_path / "ref.parquet")  # read, not worked out
     assert tokens == again
     totals = {
         s: [{**r, "ref_logps": sum(v for v, y in zip(r["ref_logps"], r["labels"]) if y != -100)} for r in part]
         for s, part in tokens.items()
     }
     assert losses(run(tiny("llama"), totals, dpo)) == pytest.approx(losses(run(tiny("llama"), tokens, dpo)), abs=1e-5)
-    with pytest.raises(InputError, match="precompute: .*rows of other lengths"):
-        precompute(tiny("llama"), {"chosen": rows(seed=7)}, path=tmp_path / "ref.parquet")
+    others = (tiny("llama"), {**PAIRS, "chosen": rows(seed=7)}, 1.0), (tiny("llama", seed=9), PAIRS, 1.0)
+    for model, data, temperature in (*others, (tiny("llama"), PAIRS, 0.5)):
+        with pytest.raises(InputError, match="precompute: .* a file of others; remove it"):
+            precompute(model, data, path=tmp_path / "ref.parquet", temperature=temperature)
 
 
 def test_columns_reach_a_loss_by_name_and_per_token_ones_are_shifted():
@@ -252,6 +254,7 @@ def test_bad_input_is_one_clear_line():
         (dict(data={"x": rows()}, loss=nll, ref=model), "another model than the trained one"),
         (dict(data={"x": rows()}, loss=nll, ref=tiny("llama", vocab=97)), "vocabulary of 101 ids, got 97"),
         (dict(data={"x": rows()}, loss=nll, lora={"rank": 4}), "lora"),
+        (dict(data={"x": rows()}, loss=nll, lora={"r": 4, "target_modules": "nope"}), "lora must be settings that fit"),
         (dict(data={"x": rows()}, loss=nll, lurning_rate=1.0), "lurning_rate"),
     ]
     for case, told in cases:

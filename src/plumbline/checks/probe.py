@@ -1,13 +1,19 @@
-"""Properties of every probe of a comparison, on a stub of 24 items: named, declared, JSON, steady, modest."""
+"""Properties of every probe, on 24 items: declared, JSON, steady, modest.
+
+A probe of a comparison gets a stub of one. Any other's file makes its positional arguments, over so many items, in a
+private ``_example(items)``; a probe without either cannot be checked and fails.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -83,48 +89,53 @@ def _spans(items: int) -> Any:
 
 
 def _run(card: Card, items: int = ITEMS) -> Finding:
-    with stub(items) as records:
-        return card.fn(records)
+    if _compares(card):
+        with stub(items) as records:
+            return card.fn(records)
+    example: Any = getattr(import_module(card.module), "_example", None)
+    expect(example is not None, card, "needs a comparison as its first role, or an _example(items) in its file")
+    return card.fn(*example(items))
 
 
-def applies(card: Card) -> bool:
+def _compares(card: Card) -> bool:
     return card.roles[:1] == ("comparison",)
 
 
 def declared(card: Card) -> None:
     """It returns a Finding, and every number it reports was announced in ``gives``."""
-    if applies(card):
-        finding = _run(card)
-        expect(isinstance(finding, Finding), card, f"must return a Finding, got {type(finding).__name__}")
-        more = set(finding.flat()) - {card.name, *card.gives}
-        expect(not more, card, f"reports {sorted(more)}, which gives= does not name")
-        expect(
-            bool(finding.sentence.strip()) and bool(finding.needs.strip()), card, "needs a sentence and what it needs"
-        )
+    finding = _run(card)
+    expect(isinstance(finding, Finding), card, f"must return a Finding, got {type(finding).__name__}")
+    more = set(finding.flat()) - {card.name, *card.gives}
+    expect(not more, card, f"reports {sorted(more)}, which gives= does not name")
+    expect(bool(finding.sentence.strip()) and bool(finding.needs.strip()), card, "needs a sentence and what it needs")
 
 
 def whole(card: Card) -> None:
     """It survives JSON; numbers are finite; an interval holds its value or is missing with a reason."""
-    if applies(card):
-        finding = _run(card)
-        expect(Finding.from_json(json.loads(json.dumps(finding.to_json()))).name == finding.name, card, "JSON lost it")
-        for name, part in finding.flat().items():
-            expect(part.value is None or math.isfinite(part.value), card, f"{name} is {part.value}")
-            if part.interval is not None and part.value is not None:
-                low, high = part.interval
-                expect(low - 1e-9 <= part.value <= high + 1e-9, card, f"{name} {part.value} is outside {part.interval}")
+    finding = _run(card)
+    expect(Finding.from_json(json.loads(json.dumps(finding.to_json()))).name == finding.name, card, "JSON lost it")
+    for name, part in finding.flat().items():
+        expect(part.value is None or math.isfinite(part.value), card, f"{name} is {part.value}")
+        if part.interval is not None and part.value is not None:
+            low, high = part.interval
+            expect(low - 1e-9 <= part.value <= high + 1e-9, card, f"{name} {part.value} is outside {part.interval}")
 
 
 def steady(card: Card) -> None:
-    """Twice the same records, twice the same finding."""
-    if applies(card):
-        told = [json.dumps(_run(card).to_json()) for _ in range(2)]
-        expect(told[0] == told[1], card, "two runs on the same records differ")
+    """Twice the same data, twice the same finding."""
+    told = [json.dumps(_run(card).to_json()) for _ in range(2)]
+    expect(told[0] == told[1], card, "two runs on the same data differ")
 
 
 def modest(card: Card) -> None:
     """A single item is too few for a number about a model: no value, and the sentence says what it takes."""
-    if applies(card) and not {"models", "weights"} & set(card.needs):
+    if not _compares(card):
+        finding = _run(card, items=1)
+        expect(finding.value is None, card, f"one item gave the number {finding.value}")
+        expect(
+            bool(re.search(r"needs .*\d", finding.sentence)), card, f"does not say what it needs: {finding.sentence}"
+        )
+    elif not {"models", "weights"} & set(card.needs):
         finding = _run(card, items=1)
         bare = finding.value is None or finding.interval is None
         expect(

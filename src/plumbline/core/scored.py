@@ -110,6 +110,13 @@ class Scored:
         """Mean over the scored positions, [B] nats; 0 for a row that has none."""
         return self.total() / self.lengths()
 
+    def log_ratio(self, other: Scored) -> Tensor:
+        """log pi(y) - log pi'(y), [B] nats: differences of tokens, summed, which keeps the digits of long rows."""
+        if other.logps.shape != self.logps.shape:
+            shapes = [tuple(self.logps.shape), tuple(other.logps.shape)]
+            raise refuse("Scored", "log_ratio", "of two views of one batch", shapes, "score the same rows with both")
+        return torch.where(self.mask, self.logps - other.logps, 0.0).sum(-1)
+
     def lengths(self) -> Tensor:
         """Scored positions of each row, [B]; 1 for a row that has none, so that it can divide."""
         return self.mask.sum(-1).clamp(min=1)
@@ -156,7 +163,7 @@ class Scored:
         return _spread(self._ask("sample", self._view).sample(k, generator, temperature), self.mask)
 
     def moments(self) -> Moments:
-        """The label's logit, the mean logit and the mean square, each [B,T], without a pass over the vocabulary; and V."""
+        """The label's logit, the mean and the mean square, each [B,T], without a pass over the vocabulary; and V."""
         *found, vocab = self._ask("moments", self._view).moments()
         return Moments(*(_spread(m, self.mask) for m in found), vocab)
 

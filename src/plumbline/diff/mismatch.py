@@ -32,6 +32,7 @@ def mismatch(
     plumbline mismatch zoo:base rollouts.jsonl -o mismatch.html
     """
     quiet_libraries()
+    from rich.console import Console
     from rich.progress import Progress
 
     from plumbline.core.discover import get
@@ -40,8 +41,9 @@ def mismatch(
     from plumbline.measure.shift.mismatch import run as work
 
     conditions = parse(fail_on or [], [get("rollout_mismatch")])
-    writable(output, json_)
-    with Progress(disable=quiet, transient=True) as bar:
+    writable("mismatch", output, json_)
+    terminal = Console(stderr=True)
+    with Progress(console=terminal, disable=quiet or not terminal.is_terminal, transient=True) as bar:
         scored = bar.add_task("scoring rollouts", total=None)
         found = work.mismatch(
             model, rollouts, batch_tokens=batch_tokens, worst=worst, upper=upper, limit=limit, seed=seed,

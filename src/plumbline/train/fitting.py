@@ -130,7 +130,11 @@ def _with_adapter(model: nn.Module, lora: Mapping[str, Any] | None) -> nn.Module
         raise refuse(
             "fit", "lora", "a plain transformers model", type(model).__name__, "merge or drop its adapter first"
         )
-    return get_peft_model(model, config)
+    try:
+        return get_peft_model(model, config)
+    except ValueError as error:  # no such layers
+        told_by = " ".join(str(error).split())
+        raise refuse("fit", "lora", "settings that fit the model's layers", dict(lora), told_by) from error
 
 
 def _arguments(
@@ -215,6 +219,10 @@ class _Log(TrainerCallback):
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "log.jsonl"
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero and state.global_step == 0:  # not of a run that goes on
+            self.file.unlink(missing_ok=True)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if state.is_world_process_zero:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from plumbline.kernels.batching import by_length
 from plumbline.train.reference import How, of
 from plumbline.train.streams import Row, collate
 
+_OF = "plumbline: of"  # key of the fingerprint in the file
+
 
 @torch.no_grad()
 def precompute(
@@ -23,17 +26,21 @@ def precompute(
     """The rows with a column of a frozen model's log-probabilities per token, so that training never loads it.
 
     Args:
-        source: a model or an LM. streams: as for ``fit``. path: a Parquet file; read if it is there and fits, else
-            written. name: ``ref_logps`` or ``teacher_logps``. batch_tokens: padded tokens of one pass.
+        source: a model or an LM. streams: as for ``fit``. path: a Parquet file; read if it is there and of this model,
+            these rows and this temperature, else written. name: ``ref_logps`` or ``teacher_logps``. batch_tokens: padded tokens of one pass.
 
     Returns:
         The same streams, rows as new dicts.
+
+    Raises:
+        InputError: the file is of another model, other rows or another temperature.
     """
     model = getattr(source, "model", source) if not isinstance(source, nn.Module) else source
     how, training = How(temperature=temperature), model.training
     device = next(model.parameters()).device
     out: dict[str, list[Row]] = {}
-    values = None if path is None else _read_logps(Path(path), streams)
+    told = _fingerprint(model, streams, temperature)
+    values = None if path is None else _read_logps(Path(path), list(streams), told)
     model.eval()
     try:
         for stream, rows in streams.items():
@@ -48,11 +55,23 @@ def precompute(
     finally:
         model.train(training)
     if path is not None and values is None:
-        _write_logps(Path(path), {stream: [row[name] for row in rows] for stream, rows in out.items()})
+        _write_logps(Path(path), {stream: [row[name] for row in rows] for stream, rows in out.items()}, told)
     return out
 
 
-def _write_logps(path: Path, values: Mapping[str, list[list[float]]]) -> None:
+def _fingerprint(model: nn.Module, streams: Mapping[str, Sequence[Row]], temperature: float) -> str:
+    """A hash of every id and label, and of the first weights of every tensor."""
+    digest = hashlib.blake2b(repr(temperature).encode(), digest_size=16)
+    for stream, rows in streams.items():
+        digest.update(f"{stream}{len(rows)}".encode())
+        for row in rows:
+            digest.update(repr((list(row["input_ids"]), list(row.get("labels", ())))).encode())
+    for parameter in model.parameters():
+        digest.update(parameter.detach().flatten()[:256].double().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _write_logps(path: Path, values: Mapping[str, list[list[float]]], told: str) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -61,20 +80,19 @@ def _write_logps(path: Path, values: Mapping[str, list[list[float]]]) -> None:
     streams = [stream for stream, rows in values.items() for _ in rows]
     table = pa.table({"stream": streams, "logps": [row for rows in values.values() for row in rows]})
     with atomic(path) as file:
-        pq.write_table(table, file)
+        pq.write_table(table.replace_schema_metadata({_OF: told}), file)
 
 
-def _read_logps(path: Path, streams: Mapping[str, Sequence[Row]]) -> dict[str, list[list[float]]] | None:
+def _read_logps(path: Path, streams: Sequence[str], told: str) -> dict[str, list[list[float]]] | None:
     import pyarrow.parquet as pq
 
     if not path.exists():
         return None
-    table = pq.read_table(path).to_pydict()
+    table = pq.read_table(path)
+    if (table.schema.metadata or {}).get(_OF.encode(), b"").decode() != told:
+        raise refuse("precompute", str(path), "log-probabilities of this model on these rows at this temperature",
+                     "a file of others", "remove it, or name another")  # fmt: skip
     found: dict[str, list[list[float]]] = {name: [] for name in streams}
-    for stream, logps in zip(table["stream"], table["logps"], strict=True):
-        found.setdefault(stream, []).append(logps)
-    wanted = {name: [len(row["input_ids"]) for row in rows] for name, rows in streams.items()}
-    if {name: [len(v) for v in rows] for name, rows in found.items()} != wanted:
-        raise refuse("precompute", str(path), "log-probabilities of these rows", "rows of other lengths",
-                     "remove the file, or name another")  # fmt: skip
+    for row in table.to_pylist():
+        found[row["stream"]].append(row["logps"])
     return found

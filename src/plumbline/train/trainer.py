@@ -94,7 +94,7 @@ def standard(roles: Roles) -> dict[str, list[float]]:
             found[f"logps/{name}"] = float(x.total().mean())
             found[f"nll/{name}"] = float(-x.logps.sum() / x.mask.sum().clamp(min=1))
         if f"{name}_ref" in made:
-            ratios[name] = x.total() - made[f"{name}_ref"].total()
+            ratios[name] = x.log_ratio(made[f"{name}_ref"])
             found[f"log_ratio/{name}"] = float(ratios[name].mean())
     pair = [ratios.get(n, made[n].mean() if n in made else None) for n in ("chosen", "rejected")]
     if pair[0] is not None and pair[1] is not None:
@@ -111,7 +111,7 @@ class Trainer(transformers.Trainer):
         # the loss is divided by the counts of the whole accumulated batch below: once is enough
         self.model_accepts_loss_kwargs = self.loss_is_scaled_for_ga = True
         for callback in self.callback_handler.callbacks:
-            if isinstance(callback, Watch):
+            if isinstance(callback, Watch) and callback.log is None:
                 callback.log = self.log
 
     def get_batch_samples(self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device) -> Any:

@@ -4,10 +4,12 @@ import math
 
 import pytest
 import torch
+from tests.short_training import base, row, scored, trained
 
 from plumbline.core.errors import InputError
 from plumbline.core.scored import Scored
-from plumbline.objectives import npo
+from plumbline.objectives import nll, npo
+from plumbline.worlds import people
 
 
 def test_by_hand():
@@ -27,3 +29,31 @@ def test_beta_zero_is_refused_by_name():
     x = Scored(torch.zeros(1, 1))
     with pytest.raises(InputError, match="npo: beta must be a number > 0, got 0"):
         npo(x, x, beta=0)
+
+
+def test_twenty_steps_forget_slower_than_ascent_and_keep_more():
+    """Facts that zoo:base knows by heart: 16 to forget, 16 that are trained on beside them, 16 that nobody mentions."""
+    lm = base()
+    known = [fact for fact in people.facts() if fact.exposures >= 100]
+    forget, kept, others = (
+        [
+            row(lm, prompt, f" {fact.object}.")
+            for fact in known[i : i + 16]
+            for prompt in people.RELATIONS[fact.relation].prompts(fact.subject)[:2]
+        ]
+        for i in (0, 16, 32)
+    )
+    losses = {
+        "retain": lambda s: s.mean(nll(s.kept)),
+        "npo": lambda s: s.mean(npo(s.forget, s.forget_ref)) + s.mean(nll(s.kept)),
+        "ascent": lambda s: s.mean(s.forget.total()) + s.mean(nll(s.kept)),
+    }
+    found = {}
+    for name, loss in losses.items():
+        model = trained(loss, {"forget": forget, "kept": kept}).model
+        found[name] = [float(scored(model, rows).total().mean()) for rows in (forget, kept, others)]
+    assert all(scored(lm, rows).total().mean() > -0.1 for rows in (forget, kept, others))  # nats an answer, before
+    (still, *_), npos, ascents = found["retain"], found["npo"], found["ascent"]
+    assert still > -1 and ascents[0] < 1.3 * npos[0] < -20  # both forget, ascent without an end
+    assert npos[1] > -3 > ascents[1]
+    assert npos[2] / npos[0] < 0.8 * ascents[2] / ascents[0]  # others lose less for each nat that is forgotten

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from plumbline.core.declare import Count, Evidence, Positive, claim, probe
@@ -87,6 +88,13 @@ def rollout_mismatch(
         table=tuple(worst_tokens(found, rollouts, trainer, lm)), figure=histogram(found),
         texts=heat_maps(found, rollouts, trainer, lm), warnings=(*notes, *known_faults(found, parts)),
     )  # fmt: skip
+
+
+@cache
+def _example(items: int) -> tuple[LM, Path]:
+    file = Path(tempfile.mkdtemp(prefix="plumbline-checks-")) / "rollouts.jsonl"
+    engine_rollouts(lm := engine(), file, prompts=items, samples=1, temperature=0.8, told=1.0)
+    return lm, file
 
 
 @claim(

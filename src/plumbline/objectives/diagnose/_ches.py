@@ -6,7 +6,8 @@ import torch
 
 from plumbline.core.declare import Count, Evidence, Paper, claim, probe
 from plumbline.core.finding import Finding
-from plumbline.lab.entangled import response_states
+from plumbline.lab.entangled import random_pairs, response_states
+from plumbline.lab.tiny import tiny
 from plumbline.models import LM
 from plumbline.objectives.diagnose.pairs import FEW, Pairs, batches, checked, part, score, still, too_few
 from plumbline.objectives.diagnose.similarity import similarity
@@ -33,7 +34,8 @@ def ches(lm: LM, pairs: Pairs, *, batch_tokens: Count = 4096) -> Finding:
 
     with h [T, D] what the head reads at the position that predicts token t (after the final norm, in float32). The raw
     score, without the lengths, is that of the paper's theory; the length-normalised one is for filtering
-    (``diagnose.similarity.keep_lowest``). Equal answers score 0; the more an answer has of its own, the lower.
+    (``diagnose.similarity.keep_lowest``). Equal answers score 0; the more an answer has of its own, the lower. A rank
+    correlation of 0.9 with the fall of the chosen answer was seen for D of 64 and up; at 16 to 32 it is often less.
 
     Args:
         lm: an LM or a bare model. pairs: {"chosen": rows, "rejected": rows}, tokenised.
@@ -75,13 +77,18 @@ def ches(lm: LM, pairs: Pairs, *, batch_tokens: Count = 4096) -> Finding:
     return part("ches", normal, title="CHES", sentence=sentence, direction=-1, table=table, parts=(theory,))
 
 
+def _example(items: int) -> tuple[LM, Pairs]:
+    return tiny("llama"), random_pairs(items)  # type: ignore[return-value]
+
+
 @claim(
     ches,
-    "It ranks pairs by how far a step on the margin lowers the chosen answer; how alike their embeddings are, not "
-    "centred on the chosen one's, does not.",
+    "With states 64 wide it ranks pairs by how far a step on the margin lowers the chosen answer; how alike "
+    "their embeddings are, not centred on the chosen one's, does not.",
     cost="cpu:4s",
 )
 def foretells_the_fall() -> Evidence:
+    """Random states under a random linear head, width 64; at 16 to 32 the correlation often falls below 0.9."""
     from scipy.stats import spearmanr
 
     measured = {}

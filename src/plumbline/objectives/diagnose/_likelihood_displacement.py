@@ -11,7 +11,8 @@ from torch import Tensor
 from plumbline.core.declare import Count, Evidence, Paper, claim, probe
 from plumbline.core.finding import Finding
 from plumbline.kernels.head import head_of
-from plumbline.lab.entangled import WORDS, no_over_never
+from plumbline.lab.entangled import WORDS, no_over_never, random_pairs
+from plumbline.lab.tiny import tiny
 from plumbline.models import LM
 from plumbline.objectives.diagnose.pairs import FEW, Pairs, batches, checked, part, score, still, token_text, too_few
 from plumbline.objectives.preference import dpo
@@ -104,6 +105,10 @@ def _parts(won: Tensor, lost: Tensor) -> tuple[Finding, ...]:
     both = ((won < 0) & (lost < 0)).double()
     told = f"{int(both.sum())} of {len(both)} pairs lost both answers."
     return (*parts, part("both_fell", both, unit="share of pairs", sentence=told))
+
+
+def _example(items: int) -> tuple[LM, LM, Pairs]:
+    return tiny("llama"), tiny("llama", seed=1), random_pairs(items)  # type: ignore[return-value]
 
 
 @claim(

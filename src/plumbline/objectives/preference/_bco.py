@@ -53,7 +53,7 @@ def bco(
         InputError: ``desirable`` or ``density_weight`` is not of shape [B].
     """
     good = per_row("bco", "desirable", desirable, x).to(torch.bool)
-    reward = beta * (x.total() - x_ref.total())
+    reward = beta * x.log_ratio(x_ref)
     delta = shift(reward.detach(), good)
     note(shift=delta)
     above = reward - delta

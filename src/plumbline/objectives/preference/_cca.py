@@ -59,7 +59,7 @@ def cca(
     Raises:
         InputError: ``null`` is not of shape [B].
     """
-    matched, other = x.total() - x_ref.total(), mismatched.total() - mismatched_ref.total()
+    matched, other = x.log_ratio(x_ref), mismatched.log_ratio(mismatched_ref)
     same = torch.zeros_like(matched) if null is None else per_row("cca", "null", null, x)
     same = same.to(torch.bool)
     weight = torch.where(same, 1.0, negative_weight).to(other.dtype)

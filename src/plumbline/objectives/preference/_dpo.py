@@ -43,7 +43,7 @@ def dpo(
     Returns:
         [B] nats.
     """
-    margin = (chosen.total() - chosen_ref.total()) - (rejected.total() - rejected_ref.total())
+    margin = chosen.log_ratio(chosen_ref) - rejected.log_ratio(rejected_ref)
     right, wrong = F.logsigmoid(beta * margin), F.logsigmoid(-beta * margin)
     return -(1 - label_smoothing) * right - label_smoothing * wrong
 

@@ -51,10 +51,10 @@ def kto(
     Raises:
         InputError: ``desirable`` is not of shape [B].
     """
-    z0 = everywhere(mismatched.total() - mismatched_ref.total()).mean().clamp(min=0)
+    z0 = everywhere(mismatched.log_ratio(mismatched_ref)).mean().clamp(min=0)
     note(z0=z0)
     good = per_row("kto", "desirable", desirable, x).to(torch.bool)
-    gain = x.total() - x_ref.total() - z0
+    gain = x.log_ratio(x_ref) - z0
     value = torch.sigmoid(beta * torch.where(good, gain, -gain))
     weight = torch.where(good, desirable_weight, undesirable_weight).to(value.dtype)
     return weight * (1 - value)
@@ -79,7 +79,7 @@ def follows_the_majority() -> Evidence:
         return float(judged_optimum(loss, prompts, found, desirable, ref, weight=often)[0, :3].exp().sum())
 
     def entropy(x: Scored, x_ref: Scored, good: Tensor) -> Tensor:
-        reward = 0.5 * (x.total() - x_ref.total())
+        reward = 0.5 * x.log_ratio(x_ref)
         return -F.logsigmoid(torch.where(good, reward, -reward))
 
     # of one prompt, every answer is some other row's: the mismatched rows are the rows

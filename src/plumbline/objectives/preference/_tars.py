@@ -71,7 +71,7 @@ def tars(
             raise refuse("tars", names, "both given or both left out", "one of them", "add the other's stream or role")
     loss = dpo(chosen, rejected, chosen_ref, rejected_ref, beta=beta)
     if degraded is not None and degraded_ref is not None:
-        gained = (chosen.total() - chosen_ref.total()) - (degraded.total() - degraded_ref.total())
+        gained = chosen.log_ratio(chosen_ref) - degraded.log_ratio(degraded_ref)
         loss = loss - F.logsigmoid(beta * gained)
     if lam > 0 and clean_chosen_ref is not None and clean_rejected_ref is not None:
         loss = loss + lam * _spectral(chosen, clean_chosen_ref, clean_rejected_ref, margin, site)

@@ -55,15 +55,13 @@ def topr(x: Scored, x_sampler: Scored, rewards: Tensor, *, baseline: float = 0.0
         got = (tuple(x_sampler.logps.shape), tuple(rewards.shape))
         expected = f"{tuple(x.logps.shape)} and [{len(x.logps)}]"
         raise refuse("topr", "x_sampler and rewards", f"of shapes {expected}", got, "give both for every sample")
-    mu = torch.where(x.mask, x_sampler.logps.detach(), 0.0).sum(-1)
-    lost = mu.isnan().nonzero()[:, 0].tolist()
+    lost = (x.mask & x_sampler.logps.isnan()).any(-1).nonzero()[:, 0].tolist()
     if lost:
         raise refuse("topr", "x_sampler", "without NaN", f"NaN in row {lost[0]}", "drop rows the engine did not score")
     worth = rewards.detach().to(x.logps.dtype) - baseline
-    total = x.total()
-    alpha = torch.where(worth > 0, 1.0, (total.detach() - mu).clamp(max=0).exp())
+    alpha = torch.where(worth > 0, 1.0, x.detach().log_ratio(x_sampler).clamp(max=0).exp())
     note(alpha=alpha, positives=(worth > 0).float())
-    return -alpha * worth * total
+    return -alpha * worth * x.total()
 
 
 def _example(mask: Tensor) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ def npo(forget: Scored, forget_ref: Scored, *, beta: Positive = 0.1) -> Tensor:
     Returns:
         [B] losses in nats; take the mean over B for the paper's objective.
     """
-    log_ratio = forget.total() - forget_ref.total()  # [B]
+    log_ratio = forget.log_ratio(forget_ref)  # [B]
     return -2.0 / beta * F.logsigmoid(-beta * log_ratio)
 
 

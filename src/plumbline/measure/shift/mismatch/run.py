@@ -54,9 +54,8 @@ def show(findings: Sequence[Finding], *, console: Any = None, tokens: int = 5) -
     for finding in findings:
         screen.print(Text(finding.sentence, style="bold"))
         screen.print(Padding(_numbers(finding), (1, 0)))
-        for part in finding.flat().values():
-            for warning in part.warnings:
-                screen.print(Text(f"warning: {warning}", style="yellow"))
+        for warning in dict.fromkeys(w for part in finding.flat().values() for w in part.warnings):
+            screen.print(Text(f"warning: {warning}", style="yellow"))
         if finding.table and tokens:
             screen.print(Padding(_worst(finding.table[:tokens]), (1, 0, 0, 0)))
 
