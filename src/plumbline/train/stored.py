@@ -26,8 +26,9 @@ def precompute(
     """The rows with a column of a frozen model's log-probabilities per token, so that training never loads it.
 
     Args:
-        source: a model or an LM. streams: as for ``fit``. path: a Parquet file; read if it is there and of this model,
-            these rows and this temperature, else written. name: ``ref_logps`` or ``teacher_logps``. batch_tokens: padded tokens of one pass.
+        source: a model or an LM. streams: as for ``fit``.
+        path: a Parquet file; read if it is there, else written.
+        name: ``ref_logps`` or ``teacher_logps``. batch_tokens: padded tokens of one pass.
 
     Returns:
         The same streams, rows as new dicts.
