@@ -73,7 +73,7 @@ def losses() -> dict[str, Callable[[Scored, Scored], Tensor]]:
         "cca": lambda x, other: preference.cca(x, other, x, other).mean(),
         "grpo": lambda x, other: rl.grpo(x, signs, other).mean(),
         "dapo": lambda x, other: rl.dapo(x, signs, other).mean(),
-        "gspo": lambda x, other: rl.gspo(x, signs, other).mean(),
+        "gspo": lambda x, other: rl.gspo(x, signs, other, low=0.9, high=9.0).mean(),  # wide: a clipped one has no slope
         "topr": lambda x, other: rl.topr(x, other, signs).mean(),
         "reference_kl": lambda x, other: rl.reference_kl(x, other).mean(),
     }  # fmt: skip

@@ -4,8 +4,11 @@
 
 Every preferred answer is the rest of a sentence of the world's grammar. Of three in four pairs the rejected answer is
 the same but for its last noun, which nothing foretells; of the others it is a row of letters. CHES is not told which is
-which. The filter keeps the quarter of the pairs that it scores lowest; a control keeps as many at random. What the
-filter leaves is easy: its margin is won within ten steps, by the rejected answers, and training then has little to do.
+which. The filter keeps the quarter of the pairs that it scores lowest; a control keeps as many at random.
+
+Two things to know. Without the filter the preferred answers of both kinds fall alike: a pair's score tells what its
+training does to all of them, not how far its own will fall. And what the filter leaves is easy: the margin is won
+within ten steps, by the rejected answers.
 """
 
 from __future__ import annotations
@@ -72,20 +75,18 @@ def run(name: str, pairs: dict[str, Any], kept: list[int], steps: int) -> dict[s
     own, overall = likelihood_displacement(before, lm, rows), likelihood_displacement(before, lm, pairs)
     told = [row for row in own.table if "pair" in row]
     tokens = [f"{row['token']!r} {row['before']:.2f} > {row['after']:.2f}" for row in own.table if "token" in row]
-    start, change = sum(row["chosen_before"] for row in told) / len(told), own.flat()["chosen_change"].value
+    start = sum(row["chosen_before"] for row in told) / len(told)
+    change, margin = (own.flat()[what].value for what in ("chosen_change", "margin_change"))
     ordered = sum(row["chosen_change"] > row["rejected_change"] for row in told) / len(told)
-    return {
-        "": name, "change": change, "fell": own.value, "margin": own.flat()["margin_change"].value,
-        "lines": {
-            "margin, nats": f"{own.flat()['margin_change'].value:+.1f}", "accuracy": f"{ordered:.0%}",
-            "log p(chosen) before": f"{start:.2f}", "log p(chosen) after": f"{start + change:.2f}",
-            "chosen that fell": f"{own.value:.0%}",
-            "of all pairs: change": f"{overall.flat()['chosen_change'].value:+.2f}",
-            "of all pairs: fell": f"{overall.value:.0%}",
-            "gained the most": tokens[0], " (where the two": tokens[1], "  answers part)": tokens[2],
-            "lost the most": tokens[10],
-        },
+    lines = {
+        "pairs": str(len(told)), "margin, nats": f"{margin:+.1f}", "accuracy": f"{ordered:.0%}",
+        "log p(chosen) before": f"{start:.2f}", "log p(chosen) after": f"{start + change:.2f}",
+        "chosen that fell": f"{own.value:.0%}", "on all: change": f"{overall.flat()['chosen_change'].value:+.2f}",
+        "on all: fell": f"{overall.value:.0%}", "where they part,": tokens[0], "  gained the most": tokens[1],
+        "": tokens[2], "  lost the most": tokens[10],
     }  # fmt: skip
+    displaced = change < -1 and own.value > 0.5
+    return {"lines": lines, "learnt": margin > 0, "displaced": displaced, "kept": change >= 0 and own.value < 0.5}
 
 
 def main() -> None:
@@ -99,18 +100,19 @@ def main() -> None:
     drawn = sorted(rng(args.seed, "control").permutation(len(data))[: len(kept)].tolist())
     for i in (next(i for i in range(len(data)) if i not in kept), kept[0]):
         print(f"{'kept' if i in kept else 'filtered out'}: {data[i]}")
-    chosen = {"all pairs": list(range(len(data))), "lowest CHES": kept, "random filter": drawn}
-    whole, low, control = (found := [run(name, pairs, some, args.steps) for name, some in chosen.items()])
-    print("\n" + " " * 22 + "".join(f"{one['']:26}" for one in found))
-    for name in whole["lines"]:
-        print(f"{name:22}" + "".join(f"{one['lines'][name]:26}" for one in found))
-    displaced = [one["change"] < -1 and one["fell"] > 0.5 and one["margin"] > 0 for one in found]
-    prevented = low["change"] >= 0 and low["fell"] < 0.5 and low["margin"] > 0
-    print(
-        f"\nDPO on all pairs {'lowers' if displaced[0] else 'DOES NOT LOWER'} its chosen answers; the filter "
-        f"{'prevents' if prevented else 'DOES NOT PREVENT'} it; a random one {'does not' if displaced[2] else 'DOES'}."
-    )
-    raise SystemExit(0 if displaced[0] and prevented and displaced[2] else 1)
+    subsets = {"all pairs": list(range(len(data))), "lowest CHES": kept, "random filter": drawn}
+    found = {name: run(name, pairs, some, args.steps) for name, some in subsets.items()}
+    whole, low, control = found.values()
+    print(f"\n{'':22}" + "".join(f"{name:26}" for name in found))
+    for line in whole["lines"]:
+        print(f"{line:22}" + "".join(f"{one['lines'][line]:26}" for one in found.values()))
+    wanted = {
+        "every margin grows": all(one["learnt"] for one in found.values()),
+        "chosen answers fall without a filter": whole["displaced"], "not with the filter": low["kept"],
+        "and still with a random one": control["displaced"],
+    }  # fmt: skip
+    print("\n" + "; ".join(f"{what}: {'yes' if holds else 'NO'}" for what, holds in wanted.items()))
+    raise SystemExit(0 if all(wanted.values()) else 1)
 
 
 if __name__ == "__main__":

@@ -51,17 +51,17 @@ def test_the_verdict_is_the_papers_condition():
 def test_slopes_by_hand():
     w, r = Scored(torch.tensor([[-1.0, -2.0]])), Scored(torch.tensor([[-2.0, -0.5, -1.0]]))
     zero = torch.sigmoid(torch.tensor(-0.1 * (-3.0 + 3.5))).item()  # of the margin 0.5 against a reference of zeros
-    none = Scored(torch.zeros(1, 1))
-    d_w, d_l = slopes(dpo, w, r, none, none)
+    none = Scored(torch.zeros(1, 2)), Scored(torch.zeros(1, 3))
+    d_w, d_l = slopes(dpo, w, r, *none)
     assert d_w.item() == pytest.approx(0.1 * zero) and d_l.item() == pytest.approx(0.1 * zero)
     inside = torch.sigmoid(torch.tensor(-(2.0 * (-1.5 + 3.5 / 3) - 1.0))).item()
-    d_w, d_l = slopes(simpo, w, r, none, none)  # 1/length is in the slopes
+    d_w, d_l = slopes(simpo, w, r, *none)  # 1/length is in the slopes
     assert d_w.item() == pytest.approx(2 * inside / 2) and d_l.item() == pytest.approx(2 * inside / 3)
     d_w, d_l = slopes(partial(dpo, beta=0.2), w, r, w, r)
     assert d_w.item() == pytest.approx(0.1)
-    d_w, d_l = slopes(lambda chosen: -chosen.total(), w, r, none, none)
+    d_w, d_l = slopes(lambda chosen: -chosen.total(), w, r, *none)
     assert d_w.item() == 1 and d_l.item() == 0
-    d_w, d_l = slopes(orpo, w, r, none, none)
+    d_w, d_l = slopes(orpo, w, r, *none)
     assert d_w.item() > 0.5 > d_l.item() > 0  # likelihood of the chosen one, and a little against the other
 
 
