@@ -18,12 +18,18 @@ def stubs() -> dict[Path, str]:
         if "attach(__name__)" not in init.read_text():
             continue
         found = sorted(methods(init.parent).items())
-        lines = [f"from {module} import {name} as {name}" for name, module in found]
+        lines = [_line(module, name) for name, module in found]
         package = "plumbline." + ".".join(init.parent.relative_to(HOUSE).parts)
         families = sorted(p.parent.name for p in init.parent.glob("*/__init__.py"))
         lines += [f"from {package} import {family} as {family}" for family in families]
         texts[init.with_suffix(".pyi")] = "\n".join(lines) + "\n"
     return texts
+
+
+def _line(module: str, name: str) -> str:
+    """One import, wrapped as the formatter wraps it."""
+    line = f"from {module} import {name} as {name}"
+    return line if len(line) <= 120 else f"from {module} import (\n    {name} as {name},\n)"
 
 
 def main(arguments: list[str]) -> int:
