@@ -165,7 +165,7 @@ class Scored:
     def moments(self) -> Moments:
         """The label's logit, the mean and the mean square, each [B,T], without a pass over the vocabulary; and V."""
         target, mean, square, vocab = self._ask("moments", self._view).moments()
-        return Moments(*(_spread(m, self.mask) for m in (target, mean, square)), vocab=vocab)
+        return Moments(_spread(target, self.mask), _spread(mean, self.mask), _spread(square, self.mask), vocab)
 
     def kl_from(self, other: Scored, *, temperature: float | None = None) -> Tensor:
         """KL(other || self) at every position, [B,T] nats; ``temperature`` of the other, which gets no gradient."""
